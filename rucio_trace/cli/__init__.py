@@ -1,0 +1,1 @@
+"""The `rucio-trace` command."""
