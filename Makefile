@@ -1,0 +1,60 @@
+# `make demo` and `make test` set up all they need on a bare Debian 12: system packages (root or sudo), a virtual
+# environment in .venv, the package itself. Nothing outside .venv and the system packages is changed.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= $(shell nproc)
+
+DEMO_PACKAGES := python3-venv xrootd-server xrootd-client
+TEST_PACKAGES := $(DEMO_PACKAGES) postgresql openssl
+
+.PHONY: help demo test lint format bench soak upstream clean
+
+help:
+	@echo "make demo [PRODUCT=FILE]  a whole federation on this machine, told step by step"
+	@echo "make test [ARGS=…]        every test, against real Rucio, PostgreSQL and XRootD"
+	@echo "make lint                 ruff and mypy"
+	@echo "make bench                ratios against the named peers, as a table"
+	@echo "make soak [SEEDS=1000]    kill the recorder at random seams, many times"
+	@echo "make upstream RUCIO_SOURCE=DIR  Rucio's own server tests, without and with us"
+
+demo: $(VENV)/.installed
+	@scripts/system-packages $(DEMO_PACKAGES)
+	@$(BIN)/rucio-trace demo $(if $(PRODUCT),--product "$(PRODUCT)")
+
+test: $(VENV)/.installed
+	@scripts/system-packages $(TEST_PACKAGES)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed
+	@scripts/system-packages $(TEST_PACKAGES)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(VENV)/.installed
+	@scripts/system-packages $(TEST_PACKAGES)
+	RUCIO_TRACE_SOAK_SEEDS=$(or $(SEEDS),1000) $(BIN)/python -m pytest -k random_seams --timeout 0 tests/integration
+
+upstream: $(VENV)/.installed
+	@scripts/system-packages $(TEST_PACKAGES)
+	@test -n "$(RUCIO_SOURCE)" || { echo "RUCIO_SOURCE=DIR: a checkout of Rucio, for its tests" >&2; exit 2; }
+	$(BIN)/python tests/upstream/compare.py "$(RUCIO_SOURCE)"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@scripts/system-packages python3-venv
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the Python packages into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
