@@ -1,1 +1,161 @@
-"""The `rucio-trace` command."""
+"""The `rucio-trace` command: finds the sub-command, renders every error, decides the exit code.
+
+Sub-commands live in modules of their own names and are imported only when used, so that
+`rucio-trace --version` stays quick. A command parses, calls the library and prints; it raises
+`TraceabilityError` and leaves its rendering to this module.
+
+Exit codes are those of docs/format.md, section 7. Code 1 says "this file is not genuine" and
+nothing else: an interrupt, a closed pipe, an unreadable file or a bug of ours never ends with it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rucio_trace import __version__
+
+if TYPE_CHECKING:
+    from rucio_trace.config import Settings
+
+__all__ = ["EXIT_UNDECIDED", "EXIT_USAGE", "cli", "main", "settings_of"]
+
+EXIT_USAGE = 2
+EXIT_UNDECIDED = 3
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+COMMANDS = {
+    "hash": "Print the digests of files and of archive members.",
+    "sign": "Sign a trace for each file.",
+    "verify": "Tell genuine files from tampered ones.",
+    "history": "Show the life of a product.",
+    "search": "Find traces in the store.",
+    "hooks": "Install, check and remove the hooks in Rucio's database.",
+    "outbox": "Look at and mend the recorder's outbox.",
+    "store": "Prepare and inspect the trace store.",
+    "key": "Make signing keys and certificate requests.",
+    "demo": "Run a whole federation on this machine.",
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose sub-commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module_name = f"{__name__}.{cmd_name}"
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise MissingPart(cmd_name, error.name or str(error)) from error
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with rendered_errors(show_traceback=ctx.params.get("traceback", False)):
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+
+
+class MissingPart(click.ClickException):
+    """A sub-command needs a part of the distribution that is not installed."""
+
+    exit_code = EXIT_UNDECIDED
+
+    def __init__(self, command: str, module: str) -> None:
+        extra = {"hooks": "rucio", "outbox": "rucio", "demo": "sandbox"}.get(command)
+        hint = f"; install rucio-trace[{extra}]" if extra else ""
+        super().__init__(f"`{command}` needs the Python module {module}, which is not installed{hint}")
+
+
+@contextmanager
+def rendered_errors(*, show_traceback: bool) -> Iterator[None]:
+    """Turn whatever a command raises into one clear line on stderr and an exit code."""
+    try:
+        yield
+    except click.exceptions.Exit:
+        raise
+    except click.ClickException as error:
+        if error.exit_code == 1:
+            error.exit_code = EXIT_UNDECIDED
+        raise
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not try to flush to it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.exceptions.Exit(EXIT_BROKEN_PIPE) from None
+    except Exception as error:  # noqa: BLE001 - the outermost line of the process
+        if show_traceback:
+            raise
+        raise click.exceptions.Exit(_render(error)) from error
+
+
+def _render(error: Exception) -> int:
+    from rucio_trace.cli.terminal import printable
+    from rucio_trace.errors import ConfigurationError, TraceabilityError
+
+    if isinstance(error, TraceabilityError):
+        message = str(error)
+    elif isinstance(error, OSError) and error.filename is not None:
+        message = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    else:
+        message = f"internal error, please report it ({type(error).__name__}: {error}); --traceback shows where"
+    for line in message.splitlines() or [type(error).__name__]:
+        click.echo(f"rucio-trace: {printable(line, limit=None)}", err=True)
+    return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_UNDECIDED
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="rucio-trace", message="%(prog)s %(version)s")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Read settings from FILE instead of $RUCIO_TRACE_CONFIG, the user's or the system's file.",
+)
+@click.option("--traceback", is_flag=True, help="On an internal error show the stack trace.")
+def cli(config: Path | None, traceback: bool) -> None:
+    """Signed provenance traces for every replica in a Rucio federation.
+
+    \b
+    Example:
+      rucio-trace verify product.zip --trace product.trace.json --anchors federation-ca.pem
+    """
+
+
+def settings_of(ctx: click.Context) -> Settings:
+    """The settings this process was started with; read on first use, once."""
+    from rucio_trace.config import Settings
+
+    root = ctx.find_root()
+    if not isinstance(root.obj, Settings):
+        root.obj = Settings.load(root.params.get("config"))
+    return root.obj
+
+
+def main() -> None:
+    """Entry point of the `rucio-trace` program."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets its escape, never a stack trace.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    cli.main(prog_name="rucio-trace")

@@ -1,0 +1,71 @@
+"""What commands print: data on stdout, talk on stderr, hostile text made harmless."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+__all__ = ["MAX_NAME_CHARACTERS", "json_line", "printable", "say", "show_table"]
+
+MAX_NAME_CHARACTERS = 300
+"""Longer names are shortened in their middle: a line stays readable, both ends tell names apart."""
+
+# Categories that move the cursor, hide or reorder text (Cc, Cf: bidirectional and zero-width
+# controls), cannot be encoded (Cs), have no agreed look (Co, Cn) or break the line (Zl, Zp).
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def printable(text: str, *, limit: int | None = MAX_NAME_CHARACTERS) -> str:
+    """*text* on one line with nothing in it that a terminal would act on.
+
+    Control, bidirectional, zero-width and undecodable characters become `\\n`, `\\x1b`, `\\u202e` …;
+    a backslash stays as it is, so the result is for people: machines read `--json`.
+    """
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(_escaped(c) if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
+    if limit is not None and len(text) > limit:
+        half = (limit - 1) // 2
+        text = f"{text[:half]}…{text[-half:]}"
+    return text
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8, as os.fsdecode keeps it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def say(message: str) -> None:
+    """Print *message*, already harmless, for a person: on stderr, apart from the data."""
+    click.echo(message, err=True)
+
+
+def json_line(value: Any) -> None:
+    """Print *value* as one line of JSON; ASCII only, so that no name can act on a terminal."""
+    click.echo(json.dumps(value, separators=(",", ":")))
+
+
+def show_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, styles: Mapping[str, str] | None = None
+) -> None:
+    """Print *rows* under *columns* on stdout; every cell is made harmless; `styles` maps a cell's text to a rich style."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        cells = ["" if cell is None else printable(str(cell)) for cell in row]
+        table.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in cells))
+    console = Console(soft_wrap=False)
+    if not console.is_terminal:
+        # A pipe has no width: nothing is cut or folded there.
+        console = Console(width=10_000)
+    console.print(table)
