@@ -1,0 +1,101 @@
+"""A private PostgreSQL cluster on a Unix socket; databases are clones of a template."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from .errors import SandboxError
+from .processes import Server, first_user, give, program, wrapper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["PostgresCluster"]
+
+_PACKAGE = "postgresql"
+# Data that is thrown away needs no protection from a power cut.
+_SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "timezone": "UTC",
+    "log_min_messages": "error",
+}
+
+
+class PostgresCluster:
+    """A running cluster; its superuser is `postgres`, and everybody who can reach the socket is trusted."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.folder, self.server = folder, server
+        self._numbers = itertools.count(1)
+
+    @classmethod
+    @contextlib.contextmanager
+    def start(cls, folder: Path) -> Iterator[PostgresCluster]:
+        """Create a cluster in *folder* (a short path) and run it, as nobody's root."""
+        user = first_user("postgres", "nobody")
+        folder.mkdir(parents=True)
+        give(folder, user)
+        _initdb(folder / "data", user)
+        argv = [_binary("postgres"), "-D", folder / "data", "-k", folder]
+        for key, value in _SETTINGS.items():
+            argv += ["-c", f"{key}={value}"]
+        log = folder / "log"
+        # SIGQUIT stops at once and still removes the socket.
+        with Server("PostgreSQL", argv, log=log, user=user, stop_signal=signal.SIGQUIT) as server:
+            cluster = cls(folder, server)
+            server.wait_until_ready(cluster._answers)
+            yield cluster
+
+    def url(self, database: str = "postgres", user: str = "postgres") -> str:
+        """SQLAlchemy's URL of *database*."""
+        return f"postgresql+psycopg://{user}@/{database}?host={self.folder}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        return psycopg.connect(host=str(self.folder), dbname=database, user="postgres", autocommit=True)
+
+    def create(self, template: str = "template1", prefix: str = "clone") -> str:
+        """Create a database as a copy of *template*, to which nobody may be connected; returns its name."""
+        name = f"{prefix}_{os.getpid()}_{next(self._numbers)}"
+        with self.connect() as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+            )
+        return name
+
+    def drop(self, name: str) -> None:
+        """Drop a database, throwing out whoever is still connected."""
+        with self.connect() as connection:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _answers(self) -> bool:
+        try:
+            self.connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def _initdb(data: Path, user: str | None) -> None:
+    argv = [_binary("initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
+    made = subprocess.run([*wrapper(user), *argv], check=False, capture_output=True, text=True, cwd=data.parent)
+    if made.returncode:
+        raise SandboxError(f"initdb: {made.stderr.strip() or made.stdout.strip()}")
+
+
+def _binary(name: str) -> str:
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
+    return program(name, _PACKAGE, *versions)

@@ -1,0 +1,108 @@
+"""Fixtures: a real Rucio, real databases, real storage, real servers. See `rucio_trace_sandbox`."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+from rucio_trace_sandbox.home import RucioHome, claim_process
+from rucio_trace_sandbox.postgres import PostgresCluster
+from rucio_trace_sandbox.workspace import workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rucio_trace_sandbox.embedded import EmbeddedRucio
+
+# Rucio reads its configuration when it is imported, and test modules import it at their top:
+# so this process gets a home now. The fixture `rucio` then gives every test one of its own.
+_stack = contextlib.ExitStack()
+atexit.register(_stack.close)
+_WORKSPACE = _stack.enter_context(workspace())
+claim_process(RucioHome.server(_WORKSPACE / "import", "sqlite://"))
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def sandbox_folder() -> Path:
+    """A folder with a short path that servers running as other accounts can enter."""
+    return _WORKSPACE
+
+
+@pytest.fixture
+def folder(sandbox_folder: Path) -> Path:
+    """A folder of this test's own, which servers running as other accounts can enter."""
+    folder = sandbox_folder / f"test{next(_numbers)}"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgres(sandbox_folder: Path) -> Iterator[PostgresCluster]:
+    """A private PostgreSQL cluster; `create()` makes a database, `url(name)` names it."""
+    with PostgresCluster.start(sandbox_folder / "pg") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def postgres_database(postgres: PostgresCluster) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database of this test's own."""
+    name = postgres.create()
+    yield postgres.url(name)
+    postgres.drop(name)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(sandbox_folder: Path) -> Path:
+    """A SQLite file that holds an empty Rucio."""
+    from rucio_trace_sandbox.embedded import bootstrap, detach, sqlite_url
+
+    path = sandbox_folder / "template.db"
+    bootstrap(RucioHome.server(sandbox_folder / "template-sqlite", sqlite_url(path)))
+    detach()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(sandbox_folder: Path, postgres: PostgresCluster) -> str:
+    """The name of a PostgreSQL database that holds an empty Rucio."""
+    from rucio_trace_sandbox.embedded import bootstrap, detach
+
+    name = postgres.create(prefix="template")
+    bootstrap(RucioHome.server(sandbox_folder / "template-postgresql", postgres.url(name)))
+    detach()
+    return name
+
+
+@pytest.fixture
+def rucio_sqlite(folder: Path, sqlite_template: Path) -> Iterator[EmbeddedRucio]:
+    """A clean Rucio in this process, on SQLite."""
+    from rucio_trace_sandbox.embedded import EmbeddedRucio, clone_sqlite, detach, sqlite_url
+
+    clone_sqlite(sqlite_template, folder / "rucio.db")
+    url = sqlite_url(folder / "rucio.db")
+    yield EmbeddedRucio(RucioHome.server(folder / "rucio", url), url, folder)
+    detach()
+
+
+@pytest.fixture
+def rucio_postgresql(folder: Path, postgres: PostgresCluster, postgres_template: str) -> Iterator[EmbeddedRucio]:
+    """A clean Rucio in this process, on PostgreSQL."""
+    from rucio_trace_sandbox.embedded import EmbeddedRucio, detach
+
+    name = postgres.create(postgres_template)
+    url = postgres.url(name)
+    yield EmbeddedRucio(RucioHome.server(folder / "rucio", url), url, folder)
+    detach()
+    postgres.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def rucio(request: pytest.FixtureRequest) -> EmbeddedRucio:
+    """A clean Rucio in this process: the test runs on SQLite, then on PostgreSQL."""
+    return request.getfixturevalue(f"rucio_{request.param}")
