@@ -1,0 +1,222 @@
+"""The SQL of our hooks: tables and triggers, as text to run, to print and to compare with what is installed.
+
+What the triggers may do is bounded by one thought: when a trigger fails, Rucio fails.
+They read the row at hand and `dids.created_at`, insert one row of ours that no constraint can refuse, and call
+nothing outside the database. docs/format.md, section 9, has the measured reasons for their form.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from .tables import SCHEMA, tables
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+VERSION = 1  # raise with every change of a trigger's text
+
+REPLICAS_TRIGGER = "traceability_replicas"
+LOCKS_TRIGGER = "traceability_locks"
+_MARK = f"rucio-trace hooks version {VERSION}"
+_VERSION_PATTERN = re.compile(r"rucio-trace hooks version (\d+)")
+
+
+def version_of(source: str) -> int | None:
+    """The version a trigger's source declares, or None when it declares none."""
+    match = _VERSION_PATTERN.search(source)
+    return int(match.group(1)) if match else None
+
+
+def create_tables(dialect_name: str) -> list[str]:
+    """Statements that create what is missing of our tables; harmless to repeat."""
+    ours = tables(dialect_name)
+    dialect: Dialect = postgresql.dialect() if dialect_name == "postgresql" else sqlite.dialect()  # type: ignore[no-untyped-call]
+    statements = [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"] if dialect_name == "postgresql" else []
+    for table in ours.metadata.sorted_tables:
+        statements.append(str(CreateTable(table, if_not_exists=True).compile(dialect=dialect)).strip())
+        indexes = sorted(table.indexes, key=lambda index: str(index.name))
+        statements += [str(CreateIndex(index, if_not_exists=True).compile(dialect=dialect)) for index in indexes]
+    return statements
+
+
+def drop_tables(dialect_name: str) -> list[str]:
+    """Statements that take our tables away, with all that is in them."""
+    if dialect_name == "postgresql":
+        return [f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"]
+    return [f"DROP TABLE IF EXISTS {table.name}" for table in reversed(tables(dialect_name).metadata.sorted_tables)]
+
+
+# PostgreSQL ---------------------------------------------------------------------------------------------------------
+
+# The state is compared as text: it is an enumeration today, and Rucio's own migrations turn it into other types.
+_POSTGRESQL_REPLICAS = """
+-- {mark}
+DECLARE
+    replica record;
+    was text;
+    becomes text;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        IF NEW.state IS NOT DISTINCT FROM OLD.state THEN
+            RETURN NULL;
+        END IF;
+        replica := NEW;
+        was := OLD.state::text;
+        becomes := NEW.state::text;
+    ELSIF TG_OP = 'INSERT' THEN
+        replica := NEW;
+        becomes := NEW.state::text;
+    ELSE
+        replica := OLD;
+        was := OLD.state::text;
+    END IF;
+    INSERT INTO {schema}.outbox (event_id, rse_id, scope, name, old_state, new_state, bytes, adler32, md5,
+                                 generation, account, action, rule, at)
+    VALUES (gen_random_uuid()::text, replace(replica.rse_id::text, '-', ''), replica.scope, replica.name, was, becomes,
+            replica.bytes, replica.adler32, replica.md5,
+            (SELECT dids.created_at FROM {dids} WHERE dids.scope = replica.scope AND dids.name = replica.name LIMIT 1),
+            nullif(current_setting('traceability.account', true), ''),
+            nullif(current_setting('traceability.action', true), ''),
+            nullif(current_setting('traceability.rule', true), ''),
+            clock_timestamp() AT TIME ZONE 'UTC');
+    RETURN NULL;
+END
+"""
+
+_POSTGRESQL_LOCKS = """
+-- {mark}
+BEGIN
+    INSERT INTO {schema}.unlocked (rule, rse_id, scope, name, account, action, at)
+    VALUES (replace(OLD.rule_id::text, '-', ''), replace(OLD.rse_id::text, '-', ''), OLD.scope, OLD.name,
+            nullif(current_setting('traceability.account', true), ''),
+            nullif(current_setting('traceability.action', true), ''),
+            clock_timestamp() AT TIME ZONE 'UTC');
+    RETURN NULL;
+END
+"""
+
+POSTGRESQL_FUNCTIONS = {REPLICAS_TRIGGER: "record_replica", LOCKS_TRIGGER: "record_unlock"}
+POSTGRESQL_EVENTS = {REPLICAS_TRIGGER: "INSERT OR UPDATE OR DELETE", LOCKS_TRIGGER: "DELETE"}
+
+
+def quote(name: str) -> str:
+    """*name* as an SQL identifier, taken literally."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def postgresql_bodies(rucio_schema: str) -> dict[str, str]:
+    """The source of each trigger's function, exactly as `pg_proc.prosrc` keeps it."""
+    names = {
+        "mark": _MARK,
+        "schema": SCHEMA,
+        "dids": f"{quote(rucio_schema)}.dids",
+    }
+    return {
+        REPLICAS_TRIGGER: _POSTGRESQL_REPLICAS.format(**names),
+        LOCKS_TRIGGER: _POSTGRESQL_LOCKS.format(**names),
+    }
+
+
+def postgresql_functions(rucio_schema: str) -> list[str]:
+    """Statements that create or replace the functions; they run with their owner's rights and a fixed search path."""
+    return [
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.{POSTGRESQL_FUNCTIONS[trigger]}() RETURNS trigger LANGUAGE plpgsql\n"
+        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $traceability${body}$traceability$"
+        for trigger, body in postgresql_bodies(rucio_schema).items()
+    ]
+
+
+def postgresql_grants(role: str) -> list[str]:
+    """What Rucio's role needs when somebody else owns our schema."""
+    return [
+        f"GRANT USAGE ON SCHEMA {SCHEMA} TO {quote(role)}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {SCHEMA} TO {quote(role)}",
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {SCHEMA} TO {quote(role)}",
+    ]
+
+
+def _postgresql_triggers(rucio_schema: str) -> list[str]:
+    statements = []
+    for trigger, table in ((REPLICAS_TRIGGER, "replicas"), (LOCKS_TRIGGER, "locks")):
+        on = f"{quote(rucio_schema)}.{table}"
+        statements.append(f"DROP TRIGGER IF EXISTS {trigger} ON {on}")
+        statements.append(
+            f"CREATE TRIGGER {trigger} AFTER {POSTGRESQL_EVENTS[trigger]} ON {on}\n"
+            f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.{POSTGRESQL_FUNCTIONS[trigger]}()"
+        )
+    return statements
+
+
+# SQLite -------------------------------------------------------------------------------------------------------------
+
+# A version 4 UUID from SQLite's own random bytes. Not abs(random()) % 4: abs() of the least integer is an error.
+_SQLITE_UUID = (
+    "lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-' || "
+    "substr('89ab', 1 + (random() & 3), 1) || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))"
+)
+# Six digits: SQLAlchemy reads the fraction as microseconds.
+_SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
+
+_SQLITE_REPLICAS = """CREATE TRIGGER {trigger} AFTER {event} ON replicas {condition}
+BEGIN -- {mark}
+    INSERT INTO {schema}_outbox (event_id, rse_id, scope, name, old_state, new_state, bytes, adler32, md5,
+                                 generation, account, action, rule, at)
+    VALUES ({uuid}, {row}.rse_id, {row}.scope, {row}.name, {was}, {becomes}, {row}.bytes, {row}.adler32, {row}.md5,
+            (SELECT created_at FROM dids WHERE scope = {row}.scope AND name = {row}.name),
+            (SELECT account FROM {schema}_acting), (SELECT action FROM {schema}_acting),
+            (SELECT rule FROM {schema}_acting), {now});
+END"""
+
+_SQLITE_LOCKS = """CREATE TRIGGER {trigger} AFTER DELETE ON locks
+BEGIN -- {mark}
+    INSERT INTO {schema}_unlocked (rule, rse_id, scope, name, account, action, at)
+    VALUES (OLD.rule_id, OLD.rse_id, OLD.scope, OLD.name,
+            (SELECT account FROM {schema}_acting), (SELECT action FROM {schema}_acting), {now});
+END"""
+
+
+def sqlite_triggers() -> dict[str, str]:
+    """Each trigger's whole statement by its name, exactly as `sqlite_master.sql` keeps it."""
+    common = {"mark": _MARK, "schema": SCHEMA, "uuid": _SQLITE_UUID, "now": _SQLITE_NOW}
+    forms = (
+        ("insert", "INSERT", "", "NEW", "NULL", "NEW.state"),
+        ("update", "UPDATE OF state", "WHEN OLD.state IS NOT NEW.state", "NEW", "OLD.state", "NEW.state"),
+        ("delete", "DELETE", "", "OLD", "OLD.state", "NULL"),
+    )
+    triggers = {}
+    for suffix, event, condition, row, was, becomes in forms:
+        name = f"{REPLICAS_TRIGGER}_{suffix}"
+        triggers[name] = _SQLITE_REPLICAS.format(
+            trigger=name, event=event, condition=condition, row=row, was=was, becomes=becomes, **common
+        )
+    triggers[LOCKS_TRIGGER] = _SQLITE_LOCKS.format(trigger=LOCKS_TRIGGER, **common)
+    return triggers
+
+
+# Both ---------------------------------------------------------------------------------------------------------------
+
+
+def create_hooks(dialect_name: str, rucio_schema: str) -> list[str]:
+    """Statements that put the triggers in place, replacing older ones; our tables must stand already."""
+    if dialect_name == "postgresql":
+        return postgresql_functions(rucio_schema) + _postgresql_triggers(rucio_schema)
+    statements = []
+    for name, statement in sqlite_triggers().items():
+        statements += [f"DROP TRIGGER IF EXISTS {name}", statement]
+    return statements
+
+
+def drop_hooks(dialect_name: str, rucio_schema: str) -> list[str]:
+    """Statements after which Rucio runs as it did before us; they need nothing of ours to be installed."""
+    if dialect_name == "postgresql":
+        statements = []
+        for trigger, table in ((REPLICAS_TRIGGER, "replicas"), (LOCKS_TRIGGER, "locks")):
+            statements.append(f"DROP TRIGGER IF EXISTS {trigger} ON {quote(rucio_schema)}.{table}")
+            statements.append(f"DROP FUNCTION IF EXISTS {SCHEMA}.{POSTGRESQL_FUNCTIONS[trigger]}()")
+        return statements
+    return [f"DROP TRIGGER IF EXISTS {name}" for name in sqlite_triggers()]
