@@ -10,8 +10,9 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.harness import Row, at_least, at_most, compared, interleaved
 from rucio_trace.archive import digest_archive
+
+from benchmarks.harness import Row, at_least, at_most, compared, interleaved
 from rucio_trace.digest import digest_file
 
 if TYPE_CHECKING:

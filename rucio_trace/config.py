@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from rucio_trace.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "BadOption",
@@ -40,25 +42,24 @@ class UnreadableFile(ConfigurationError):
     """The settings file cannot be read, or is no TOML."""
 
     def __init__(self, file: Path, reason: str) -> None:
-        self.file, self.reason = file, reason
-        super().__init__(f"{file}: {reason}")
+        super().__init__(str(file), expected="a TOML file", found=reason)
+        self.file = file
 
 
 class UnknownOption(ConfigurationError):
     """A key that no part of this program reads: a slip of the pen would otherwise pass unseen."""
 
     def __init__(self, file: Path, key: str, nearest: str | None) -> None:
+        super().__init__(f"{file}: unknown option {key}", hint=f"did you mean {nearest}?" if nearest else "")
         self.file, self.key, self.nearest = file, key, nearest
-        hint = f"; did you mean {nearest!r}?" if nearest else ""
-        super().__init__(f"{file}: unknown option {key!r}{hint}")
 
 
 class BadOption(ConfigurationError):
     """A known key with a value that it cannot take."""
 
     def __init__(self, file: Path, key: str, expected: str, found: object) -> None:
-        self.file, self.key, self.expected, self.found = file, key, expected, found
-        super().__init__(f"{file}: option {key!r} should be {expected}, found {found!r}")
+        super().__init__(f"{file}: option {key}", expected=expected, found=repr(found))
+        self.file, self.key = file, key
 
 
 def _at_least(default: int, minimum: int = 1) -> Any:
@@ -158,7 +159,7 @@ class Settings:
         except OSError as error:
             raise UnreadableFile(file, error.strerror or str(error)) from error
         except UnicodeDecodeError as error:
-            raise UnreadableFile(file, f"is no UTF-8 text (byte {error.start})") from error
+            raise UnreadableFile(file, f"byte {error.start} is no UTF-8") from error
 
     @classmethod
     def parse(cls, text: str, file: Path) -> Settings:
@@ -166,7 +167,7 @@ class Settings:
         try:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise UnreadableFile(file, f"is no TOML: {error}") from error
+            raise UnreadableFile(file, str(error)) from error
         settings = _build(cls, document, file, ())
         _check_store(settings.store, file)
         return replace(settings, file=file)

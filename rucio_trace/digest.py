@@ -54,17 +54,18 @@ class NotAFile(TraceabilityError):
     """What was named has no bytes of its own to digest."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(f"{path}: is a directory; only files are traced: pack it (zip or tar) or name its files")
+        super().__init__(
+            str(path), expected="a file", found="a directory", hint="pack it (zip or tar) or name its files"
+        )
 
 
 class FileChanged(Undecided):
     """A file was written to while it was read, so that its digest would be of no state it ever had."""
 
-    def __init__(self, path: Path, expected: int, found: int) -> None:
-        self.path, self.expected, self.found = path, expected, found
-        detail = f"{expected} bytes before, {found} after" if expected != found else "its modification time differs"
-        super().__init__(f"{path}: changed while it was read ({detail}); try again when it is complete")
+    def __init__(self, path: Path, before: int, after: int) -> None:
+        found = f"{after} bytes" if before != after else "another modification time"
+        hint = "it changed while it was read: try again when it is complete"
+        super().__init__(str(path), expected=f"{before} bytes as at the start", found=found, hint=hint)
 
 
 class _Hash(Protocol):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,8 @@ import click
 from rucio_trace import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rucio_trace.config import Settings
 
 __all__ = ["EXIT_UNDECIDED", "EXIT_USAGE", "cli", "main", "settings_of"]
@@ -104,7 +105,7 @@ def rendered_errors(*, show_traceback: bool) -> Iterator[None]:
         # Whoever read our output has gone; the interpreter must not try to flush to it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise click.exceptions.Exit(EXIT_BROKEN_PIPE) from None
-    except Exception as error:  # noqa: BLE001 - the outermost line of the process
+    except Exception as error:  # the outermost line of the process
         if show_traceback:
             raise
         raise click.exceptions.Exit(_render(error)) from error
