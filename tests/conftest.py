@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from rucio_trace_sandbox.home import RucioHome, claim_process
 from rucio_trace_sandbox.postgres import PostgresCluster
+from rucio_trace_sandbox.rest import gunicorn as start_gunicorn
+from rucio_trace_sandbox.rest import in_process
 from rucio_trace_sandbox.workspace import workspace
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rucio_trace_sandbox.embedded import EmbeddedRucio
+    from rucio_trace_sandbox.rest import Rest
 
 # Rucio reads its configuration when it is imported, and test modules import it at their top:
 # so this process gets a home now. The fixture `rucio` then gives every test one of its own.
@@ -106,3 +109,20 @@ def rucio_postgresql(folder: Path, postgres: PostgresCluster, postgres_template:
 def rucio(request: pytest.FixtureRequest) -> EmbeddedRucio:
     """A clean Rucio in this process: the test runs on SQLite, then on PostgreSQL."""
     return request.getfixturevalue(f"rucio_{request.param}")
+
+
+@pytest.fixture
+def rest(rucio: EmbeddedRucio) -> Iterator[Rest]:
+    """Rucio's REST server on the test's Rucio, within this process; `rest.root` is a client."""
+    with in_process(rucio.folder / "rest") as server:
+        yield server
+
+
+@pytest.fixture
+def gunicorn(rucio: EmbeddedRucio) -> Iterator[Rest]:
+    """Rucio's REST server in a process of its own, for what Rucio decides while it is imported.
+
+    Start it with other options by `rucio.home.configure(...)` and `rucio_trace_sandbox.rest.gunicorn` in the test.
+    """
+    with start_gunicorn(rucio.home, rucio.folder / "gunicorn") as server:
+        yield server

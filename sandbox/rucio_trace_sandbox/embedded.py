@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, text
 
-from .storage import Storage
+from .storage import SCOPE, VO, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 
     from .home import RucioHome
 
-__all__ = ["SCOPE", "EmbeddedRucio", "attach", "bootstrap", "clone_sqlite", "detach", "sqlite_url"]
-
-SCOPE = "test"
-_VO = "def"
+__all__ = ["EmbeddedRucio", "attach", "bootstrap", "clone_sqlite", "detach", "sqlite_url"]
 
 
 class EmbeddedRucio(Storage):
@@ -42,9 +39,9 @@ class EmbeddedRucio(Storage):
         from rucio.common.types import InternalAccount, InternalScope
 
         self.home, self.url, self.folder = home, url, folder
-        self.vo = _VO
-        self.root = InternalAccount("root", vo=_VO)
-        self.scope = InternalScope(SCOPE, vo=_VO)
+        self.vo = VO
+        self.root = InternalAccount("root", vo=VO)
+        self.scope = InternalScope(SCOPE, vo=VO)
         self.engine = attach(home)
 
     @property
@@ -122,7 +119,7 @@ def bootstrap(home: RucioHome) -> None:
         create_base_vo()
         create_root_account()
     with db_session(DatabaseOperationType.WRITE) as session:
-        add_scope(InternalScope(SCOPE, vo=_VO), InternalAccount("root", vo=_VO), session=session)
+        add_scope(InternalScope(SCOPE, vo=VO), InternalAccount("root", vo=VO), session=session)
 
 
 def sqlite_url(path: Path) -> str:

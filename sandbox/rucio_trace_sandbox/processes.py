@@ -19,15 +19,15 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from .errors import MissingProgramError, SandboxError, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
-__all__ = ["Server", "first_user", "free_port", "give", "program", "wait_until", "wrapper"]
+__all__ = ["Server", "first_user", "free_port", "give", "living", "program", "wait_until", "wrapper"]
 
 # Below Linux's ephemeral range (32768 up), so that no outgoing connection of ours or
 # anybody else's takes a port between our asking for it and a server's binding it.
@@ -89,10 +89,11 @@ class Server:
         self.kill()
 
     def kill(self) -> None:
-        """Kill the whole session at once (SIGKILL)."""
+        """Kill the server and whatever it started (SIGKILL), and see them gone."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        wait_until(lambda: not living(self.process.pid), f"{self.name}: end of its processes")
 
     def __enter__(self) -> Self:
         return self
@@ -147,6 +148,18 @@ def free_port() -> int:
                 probe.bind(("0.0.0.0", port))  # noqa: S104 XRootD binds every interface, so ask about every one
                 return port
     raise SandboxError(f"no free port between {_PORTS.start} and {_PORTS.stop}")
+
+
+def living(session: int) -> list[int]:
+    """List the processes of a session that have not ended."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # The name in parentheses may hold anything; after it come state, parent, group, session.
+            state, _, _, its_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state not in "ZX":
+                found.append(int(folder.name))
+    return found
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from .home import RucioHome
     from .xrootd import XRootD
 
-__all__ = ["Rse", "Storage", "Stored", "file_protocol", "xrootd_protocol"]
+__all__ = ["SCOPE", "VO", "Rse", "Storage", "Stored", "file_protocol", "xrootd_protocol"]
+
+SCOPE = "test"
+VO = "def"
+_NO_LIMIT = -1
 
 _EVERYTHING = {
     domain: {"read": 1, "write": 1, "delete": 1, "third_party_copy_read": 1, "third_party_copy_write": 1}
@@ -103,7 +107,8 @@ class Storage:
         deterministic: bool = True,
         **attributes: object,
     ) -> Rse:
-        """Add an RSE whose *attributes* Rucio stores as RSE attributes."""
+        """Add an RSE whose *attributes* Rucio stores as RSE attributes; root may fill it."""
+        from rucio.core import account_limit
         from rucio.core import rse as core
         from rucio.db.sqla.constants import RSEType
 
@@ -121,6 +126,7 @@ class Storage:
                 core.add_protocol(rse_id, dict(protocol), session=session)
             for key, value in attributes.items():
                 core.add_rse_attribute(rse_id, key, value, session=session)
+            account_limit.set_local_account_limit(self.root, rse_id, _NO_LIMIT, session=session)
         return Rse(rse_id, name, folder)
 
     def add_posix_rse(self, name: str, folder: Path | None = None, **options: Any) -> Rse:

@@ -3,10 +3,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from rucio_trace_sandbox.processes import living
+from rucio_trace_sandbox.rest import gunicorn, in_process
 from sqlalchemy import make_url, text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rucio_trace_sandbox.embedded import EmbeddedRucio
+    from rucio_trace_sandbox.rest import Rest
 
 
 def _names(rucio: EmbeddedRucio) -> list[tuple[str, str]]:
@@ -51,3 +56,32 @@ def test_a_configured_option_reaches_this_process_and_the_next(rucio_sqlite: Emb
     assert config_get("traceability", "policy_package", check_config_table=False) == "somebody_elses"
     code = "from rucio.common.config import config_get as get; print(get('traceability', 'policy_package', False))"
     assert rucio_sqlite.home.run_python(code) == "somebody_elses\n"
+
+
+def test_the_stock_client_uploads_through_rest(rucio: EmbeddedRucio, rest: Rest, folder: Path) -> None:
+    rse = rucio.add_posix_rse("DISK")
+    product = folder / "product.bin"
+    product.write_bytes(b"content")
+    assert rest.upload(product, "DISK") == "test:product.bin"
+    assert _names(rucio) == [("product.bin", "A")]
+    assert rucio.pfn_path(rse, "product.bin").read_bytes() == b"content"
+
+
+def test_each_account_keeps_its_own_token(rucio_sqlite: EmbeddedRucio) -> None:
+    with in_process(rucio_sqlite.folder / "rest") as rest:
+        alice = rest.add_account("alice")
+        assert alice.whoami()["account"] == "alice"
+        assert rest.root.whoami()["account"] == "root"
+        assert list(alice.list_scopes_for_account("alice")) == ["user.alice"]
+
+
+def test_gunicorn_serves_the_home_as_it_is_configured(rucio: EmbeddedRucio) -> None:
+    rucio.home.configure({"policy": {"support": "somebody@example.org"}})
+    rucio.add_posix_rse("DISK")
+    with gunicorn(rucio.home, rucio.folder / "gunicorn") as rest:
+        assert [rse["rse"] for rse in rest.root.list_rses()] == ["DISK"]
+        listed = rest.home.rucio("rse", "list", "--csv")
+        assert (listed.returncode, listed.stdout.split()) == (0, ["DISK"])
+        pid = rest.server.pid
+        assert len(living(pid)) >= 2  # the arbiter and its worker
+    assert living(pid) == []
