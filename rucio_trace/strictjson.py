@@ -1,0 +1,130 @@
+"""I-JSON, read strictly: one text has one meaning, or it is refused.
+
+Two readers that disagree about a duplicate key or a number can be shown different products under
+one signature, so everything RFC 7493 leaves out is an error here. Bounded in size, depth and
+number of values before anything is built from the text. No I/O; safe to call concurrently.
+"""
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+from rucio_trace.errors import Malformed
+
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_INTEGER", "read"]
+
+MAX_BYTES = 8 * 1024 * 1024  # 50,000 archive members; more is no product we know of
+MAX_DEPTH = 16  # a trace needs five
+MAX_VALUES = 1_000_000  # 8 MiB of "[]," would otherwise be built into 200 MB of lists
+MAX_INTEGER = 2**53 - 1  # RFC 7493, 2.2: beyond it readers disagree
+
+# RFC 7493, 2.1: surrogates and noncharacters identify no character.
+_FORBIDDEN = re.compile(
+    "[\ud800-\udfff\ufdd0-\ufdef" + "".join(chr(p << 16 | x) for p in range(17) for x in (0xFFFE, 0xFFFF)) + "]"
+)
+
+
+def read(text: str | bytes, subject: str, *, max_bytes: int = MAX_BYTES) -> Any:
+    """Read one JSON value from *text*; *subject* names it in errors.
+
+    Raises:
+        Malformed: anything else than one I-JSON value within the limits.
+    """
+    decoded = _decode(text, subject, max_bytes)
+    if decoded.count(",") + decoded.count("[") + decoded.count("{") > MAX_VALUES:
+        raise Malformed(subject, expected=f"at most {MAX_VALUES} values", found="more")
+    try:
+        value = _DECODER.decode(decoded)
+    except RecursionError:
+        raise Malformed(subject, expected=f"a depth of at most {MAX_DEPTH}", found="more") from None
+    except _Refused as refused:
+        raise Malformed(subject, expected=refused.expected, found=refused.found) from None
+    except ValueError as error:
+        raise Malformed(subject, expected="JSON", found=str(error)) from None
+    _check_depth(value, subject)
+    if not decoded.isascii() or "\\u" in decoded:
+        _check_characters(value, subject)
+    return value
+
+
+def _decode(text: str | bytes, subject: str, max_bytes: int) -> str:
+    if len(text) > max_bytes:
+        raise Malformed(subject, expected=f"at most {max_bytes} bytes", found=f"{len(text)}")
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        elif not text.isascii() and len(text.encode("utf-8")) > max_bytes:
+            raise Malformed(subject, expected=f"at most {max_bytes} bytes", found="more")
+    except UnicodeError as error:
+        raise Malformed(subject, expected="UTF-8", found=str(error)) from None
+    if text.startswith("\ufeff"):
+        raise Malformed(subject, expected="no byte order mark", found="one")
+    return text
+
+
+class _Refused(Exception):
+    def __init__(self, expected: str, found: str) -> None:
+        self.expected, self.found = expected, found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise _Refused("every key once", f"{twice!r} twice")
+    return members
+
+
+def _integer(digits: str) -> int:
+    # 17 characters hold a sign and 16 digits; int() of a million digits would take minutes
+    if len(digits) > 17 or abs(value := int(digits)) > MAX_INTEGER:
+        raise _Refused("integers of at most 2^53-1", digits[:40])
+    return value
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise _Refused("finite numbers", digits[:40])
+    return value
+
+
+def _constant(name: str) -> NoReturn:
+    raise _Refused("finite numbers", name)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant, strict=True
+)
+
+
+def _check_depth(value: Any, subject: str) -> None:
+    """Walk level by level: no recursion, whatever the depth."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        deeper: list[Any] = []
+        for item in level:
+            if type(item) is dict:
+                deeper.extend(v for v in item.values() if type(v) is dict or type(v) is list)
+            elif type(item) is list:
+                deeper.extend(v for v in item if type(v) is dict or type(v) is list)
+        if not deeper:
+            return
+        level = deeper
+    raise Malformed(subject, expected=f"a depth of at most {MAX_DEPTH}", found="more")
+
+
+def _check_characters(value: Any, subject: str) -> None:
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str):
+            if _FORBIDDEN.search(item):
+                raise Malformed(subject, expected="Unicode characters", found=ascii(item)[:80])
+        elif isinstance(item, list):
+            todo.extend(item)
+        elif isinstance(item, dict):
+            todo.extend(item)
+            todo.extend(item.values())
