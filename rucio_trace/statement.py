@@ -180,6 +180,7 @@ class Statement:
     adopted: bool | None = None
     unobserved: bool | None = None
     source: Source | None = None
+    replaces: str | None = None
     cause: Cause | None = None
     service: Service | None = None
     attributes: Mapping[str, Any] | None = None

@@ -333,7 +333,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "event": _event,
     "schema": _text,
     "event_id": _uuid,
-    "hash_algorithm": _one_of(*STRONG),
+    "hash_algorithm": _one_of(*ALGORITHMS),
     "hashes": _hashes,
     "rucio": _text,
     "vo": _text,
@@ -348,6 +348,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "adopted": _true,
     "unobserved": _true,
     "source": _source,
+    "replaces": _trace_id,
     "cause": lambda key, value: Cause(**_members(key, value, _CAUSE)),
     "service": lambda key, value: Service(**_members(key, value, _SERVICE)),
     "attributes": _bag,
@@ -399,7 +400,8 @@ def _check_product(s: Statement) -> None:
 
 # Keys that only some events may carry.
 _ONLY_WITH = {
-    "adopted": (Event.CREATE,),
+    "adopted": (Event.CREATE, Event.COPY, Event.VERIFY),
+    "replaces": (Event.COPY,),
     "unobserved": (Event.DELETE,),
     "found": (Event.CORRUPT,),
     "obsolescence": (Event.OBSOLETE, Event.REVOKE),
@@ -412,6 +414,8 @@ _LOOKED_AT_BYTES = (Event.CREATE, Event.COPY, Event.VERIFY, Event.CORRUPT, Event
 
 
 def _check_event(s: Statement) -> None:
+    if s.hash_algorithm not in STRONG and not _claims_no_bytes(s):
+        raise Malformed("hash_algorithm", expected=", ".join(STRONG), found=s.hash_algorithm or "")
     for key, events in _ONLY_WITH.items():
         if getattr(s, key) is not None and s.event not in events:
             raise Malformed(key, expected=f"only with {', '.join(events)}", found=s.event)
@@ -425,6 +429,13 @@ def _check_event(s: Statement) -> None:
         raise Malformed("adopted", expected="an RSE", found="none")
     if s.rse is not None and s.event in _LOOKED_AT_BYTES:
         _check_observation(s)
+
+
+def _claims_no_bytes(s: Statement) -> bool:
+    """Such a trace makes no file genuine: it may name the product by the checksum that Rucio's row holds."""
+    if s.event is Event.COPY:
+        return s.method in ("none", "transfer")
+    return s.event in (Event.CORRUPT, Event.LOST, Event.DELETE)
 
 
 def _check_observation(s: Statement) -> None:
