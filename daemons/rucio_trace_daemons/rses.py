@@ -1,0 +1,121 @@
+"""What the recorder has to know of an RSE: how its replicas are proven, and what we may take from it.
+
+RSE attributes (docs/format.md, section 3): `trace_method`, `trace_streams`, `trace_bytes_per_second`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rucio.common.constants import RseAttr
+from rucio.core.oidc import request_token
+from rucio.core.rse import determine_audience_for_rse, determine_scope_for_rse
+from rucio.db.sqla import models
+from rucio.db.sqla.constants import RSEType
+from rucio.rse import rsemanager
+from sqlalchemy import select
+
+from rucio_trace_daemons.methods import Method
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import Engine
+
+__all__ = ["Rse", "Rses"]
+
+# An attribute set in Rucio is followed within this time.
+FACTS_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rse:
+    """One RSE at this moment; its name is the one that is signed."""
+
+    id: str
+    name: str
+    vo: str
+    method: Method
+    streams: int | None = None
+    bytes_per_second: int | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def info(self) -> Any:
+        """Rucio's own settings of the RSE, from Rucio's own cache."""
+        return rsemanager.get_rse_info(rse_id=self.id)
+
+    def token(self) -> str | None:
+        """A token for reading, where the RSE wants one and Rucio has an issuer configured."""
+        if self.attributes.get(RseAttr.OIDC_SUPPORT) is not True:
+            return None
+        return request_token(determine_audience_for_rse(self.id), determine_scope_for_rse(self.id, ["storage.read"]))
+
+
+class Rses:
+    """RSEs by id, asked of Rucio's database at most once a minute. Safe to share between threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, Rse]] = {}
+
+    def get(self, rse_ids: Iterable[str]) -> dict[str, Rse]:
+        """Those of *rse_ids* that Rucio knows, deleted RSEs included."""
+        wanted = set(rse_ids)
+        with self._lock:
+            oldest = time.monotonic() - FACTS_SECONDS
+            fresh = {i: self._known[i][1] for i in wanted & self._known.keys() if self._known[i][0] > oldest}
+            if missing := wanted - fresh.keys():
+                loaded = self._load(missing)
+                self._known |= {rse.id: (time.monotonic(), rse) for rse in loaded}
+                fresh |= {rse.id: rse for rse in loaded}
+            return fresh
+
+    def _load(self, rse_ids: set[str]) -> list[Rse]:
+        rse, attribute = models.RSE.__table__.c, models.RSEAttrAssociation.__table__.c
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                select(rse.id, rse.rse, rse.vo, rse.rse_type, rse.volatile).where(rse.id.in_(rse_ids))
+            ).all()
+            attributes: dict[str, dict[str, Any]] = {row.id: {} for row in rows}
+            for row in connection.execute(
+                select(attribute.rse_id, attribute.key, attribute.value).where(attribute.rse_id.in_(rse_ids))
+            ):
+                attributes[row.rse_id][row.key] = row.value
+        return [_facts(row, attributes[row.id]) for row in rows]
+
+
+def _facts(row: Any, attributes: Mapping[str, Any]) -> Rse:
+    tape = row.rse_type is RSEType.TAPE or bool(attributes.get(RseAttr.STAGING_REQUIRED))
+    return Rse(
+        id=row.id,
+        name=row.rse,
+        vo=row.vo,
+        method=_method(attributes.get("trace_method"), tape=tape, volatile=bool(row.volatile)),
+        streams=_positive(attributes.get("trace_streams")),
+        bytes_per_second=_positive(attributes.get("trace_bytes_per_second")),
+        attributes=attributes,
+    )
+
+
+def _method(value: object, *, tape: bool, volatile: bool) -> Method:
+    """docs/format.md, section 3: tape is never read and caches leave no trace, unless the attribute says so."""
+    if value is None:
+        return Method.EXCLUDED if volatile else Method.TRANSFER if tape else Method.READ
+    try:
+        method = Method(str(value).strip().lower())
+    except ValueError:
+        return Method.UNKNOWN
+    return method if method in (Method.READ, Method.STORAGE, Method.TRANSFER, Method.NONE) else Method.UNKNOWN
+
+
+def _positive(value: object) -> int | None:
+    """A bound; nothing, zero and what is no number leave it open."""
+    try:
+        number = int(str(value))
+    except ValueError:
+        return None
+    return number if number > 0 else None
