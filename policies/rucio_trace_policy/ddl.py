@@ -16,12 +16,15 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from .tables import SCHEMA, tables
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlalchemy.engine import Dialect
 
 VERSION = 1  # raise with every change of a trigger's text
 
 REPLICAS_TRIGGER = "traceability_replicas"
 LOCKS_TRIGGER = "traceability_locks"
+SEARCH_PATH = "pg_catalog, pg_temp"
 _MARK = f"rucio-trace hooks version {VERSION}"
 _VERSION_PATTERN = re.compile(r"rucio-trace hooks version (\d+)")
 
@@ -100,6 +103,7 @@ BEGIN
 END
 """
 
+TRIGGER_TABLES = {REPLICAS_TRIGGER: "replicas", LOCKS_TRIGGER: "locks"}
 POSTGRESQL_FUNCTIONS = {REPLICAS_TRIGGER: "record_replica", LOCKS_TRIGGER: "record_unlock"}
 POSTGRESQL_EVENTS = {REPLICAS_TRIGGER: "INSERT OR UPDATE OR DELETE", LOCKS_TRIGGER: "DELETE"}
 
@@ -126,7 +130,7 @@ def postgresql_functions(rucio_schema: str) -> list[str]:
     """Statements that create or replace the functions; they run with their owner's rights and a fixed search path."""
     return [
         f"CREATE OR REPLACE FUNCTION {SCHEMA}.{POSTGRESQL_FUNCTIONS[trigger]}() RETURNS trigger LANGUAGE plpgsql\n"
-        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $traceability${body}$traceability$"
+        f"SECURITY DEFINER SET search_path = {SEARCH_PATH} AS $traceability${body}$traceability$"
         for trigger, body in postgresql_bodies(rucio_schema).items()
     ]
 
@@ -140,9 +144,11 @@ def postgresql_grants(role: str) -> list[str]:
     ]
 
 
-def _postgresql_triggers(rucio_schema: str) -> list[str]:
+def _postgresql_triggers(rucio_schema: str, only: Collection[str] | None) -> list[str]:
     statements = []
-    for trigger, table in ((REPLICAS_TRIGGER, "replicas"), (LOCKS_TRIGGER, "locks")):
+    for trigger, table in TRIGGER_TABLES.items():
+        if only is not None and trigger not in only:
+            continue
         on = f"{quote(rucio_schema)}.{table}"
         statements.append(f"DROP TRIGGER IF EXISTS {trigger} ON {on}")
         statements.append(
@@ -160,7 +166,7 @@ _SQLITE_UUID = (
     "substr('89ab', 1 + (random() & 3), 1) || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))"
 )
 # Six digits: SQLAlchemy reads the fraction as microseconds.
-_SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
+SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
 
 _SQLITE_REPLICAS = """CREATE TRIGGER {trigger} AFTER {event} ON replicas {condition}
 BEGIN -- {mark}
@@ -182,7 +188,7 @@ END"""
 
 def sqlite_triggers() -> dict[str, str]:
     """Each trigger's whole statement by its name, exactly as `sqlite_master.sql` keeps it."""
-    common = {"mark": _MARK, "schema": SCHEMA, "uuid": _SQLITE_UUID, "now": _SQLITE_NOW}
+    common = {"mark": _MARK, "schema": SCHEMA, "uuid": _SQLITE_UUID, "now": SQLITE_NOW}
     forms = (
         ("insert", "INSERT", "", "NEW", "NULL", "NEW.state"),
         ("update", "UPDATE OF state", "WHEN OLD.state IS NOT NEW.state", "NEW", "OLD.state", "NEW.state"),
@@ -201,12 +207,17 @@ def sqlite_triggers() -> dict[str, str]:
 # Both ---------------------------------------------------------------------------------------------------------------
 
 
-def create_hooks(dialect_name: str, rucio_schema: str) -> list[str]:
-    """Statements that put the triggers in place, replacing older ones; our tables must stand already."""
+def create_hooks(dialect_name: str, rucio_schema: str, only: Collection[str] | None = None) -> list[str]:
+    """Statements that put the triggers (or *only* those named) in place; our tables must stand already.
+
+    A sound trigger is left alone: dropping one locks out Rucio's readers, replacing its function locks nobody.
+    """
     if dialect_name == "postgresql":
-        return postgresql_functions(rucio_schema) + _postgresql_triggers(rucio_schema)
+        return postgresql_functions(rucio_schema) + _postgresql_triggers(rucio_schema, only)
     statements = []
     for name, statement in sqlite_triggers().items():
+        if only is not None and name not in only:
+            continue
         statements += [f"DROP TRIGGER IF EXISTS {name}", statement]
     return statements
 
@@ -215,7 +226,7 @@ def drop_hooks(dialect_name: str, rucio_schema: str) -> list[str]:
     """Statements after which Rucio runs as it did before us; they need nothing of ours to be installed."""
     if dialect_name == "postgresql":
         statements = []
-        for trigger, table in ((REPLICAS_TRIGGER, "replicas"), (LOCKS_TRIGGER, "locks")):
+        for trigger, table in TRIGGER_TABLES.items():
             statements.append(f"DROP TRIGGER IF EXISTS {trigger} ON {quote(rucio_schema)}.{table}")
             statements.append(f"DROP FUNCTION IF EXISTS {SCHEMA}.{POSTGRESQL_FUNCTIONS[trigger]}()")
         return statements

@@ -1,0 +1,112 @@
+"""Proof that the hooks work: Rucio's own insert, update and delete, and what our outbox made of them.
+
+Run inside a transaction that the caller rolls back, as the role that Rucio itself connects with: it shows missing
+rights, a wrong schema and an ineffective trigger before Rucio meets them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from sqlalchemy import delete, insert, select, update
+
+from rucio_trace.errors import Undecided
+
+from .tables import tables
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+__all__ = ["HooksIneffective", "prove"]
+
+
+class HooksIneffective(Undecided):
+    """A trigger is in place and does not do its work."""
+
+    def __init__(self, what: str, expected: object, found: object) -> None:
+        super().__init__(
+            f"hooks do not record {what}", expected=str(expected), found=str(found), hint="nothing was installed"
+        )
+
+
+def prove(connection: Connection, rucio_schema: str | None) -> None:
+    """Create, change and delete a replica and a lock through Rucio's own tables; every change must leave its row.
+
+    The caller rolls the transaction back.
+
+    Raises:
+        HooksIneffective: a row is missing, doubled or wrong.
+    """
+    from rucio.common.types import InternalScope
+    from rucio.db.sqla.constants import ReplicaState
+    from rucio.db.sqla.models import RSEFileAssociation
+
+    rucio = connection.execution_options(schema_translate_map={RSEFileAssociation.__table__.schema: rucio_schema})
+    try:
+        scope = InternalScope(f"tr-{uuid4().hex[:20]}", vo="def")
+        replica = _create_parents(rucio, scope)
+        replicas = RSEFileAssociation.__table__
+        this_one = (replicas.c.scope == scope) & (replicas.c.name == replica["name"])
+        rucio.execute(insert(replicas).values(**replica, state=ReplicaState.COPYING))
+        rucio.execute(update(replicas).where(this_one).values(state=ReplicaState.AVAILABLE))
+        rucio.execute(update(replicas).where(this_one).values(lock_cnt=1))
+        rucio.execute(delete(replicas).where(this_one))
+        _check_outbox(rucio, replica)
+        _check_unlocked(rucio, scope, replica)
+    finally:
+        connection.execution_options(schema_translate_map=None)
+
+
+def _create_parents(rucio: Connection, scope: object) -> dict:
+    """Insert what a replica refers to: an RSE, a scope and a file; the account and the VO are whatever Rucio has."""
+    from rucio.common.utils import generate_uuid
+    from rucio.db.sqla import models
+    from rucio.db.sqla.constants import DIDType
+
+    account = rucio.scalar(select(models.Account.account).limit(1))
+    vo = rucio.scalar(select(models.VO.vo).limit(1))
+    rse_id, name = generate_uuid(), "rucio-trace-proof"
+    rucio.execute(insert(models.RSE.__table__).values(id=rse_id, rse=f"PROOF-{rse_id[:20].upper()}", vo=vo))
+    rucio.execute(insert(models.Scope.__table__).values(scope=scope, account=account))
+    did = {"scope": scope, "name": name, "account": account, "did_type": DIDType.FILE, "bytes": 1}
+    rucio.execute(insert(models.DataIdentifier.__table__).values(**did))
+    return {"rse_id": rse_id, "scope": scope, "name": name, "bytes": 1, "adler32": "00010001"}
+
+
+def _check_outbox(rucio: Connection, replica: dict) -> None:
+    from rucio.db.sqla.models import DataIdentifier
+
+    outbox = tables(rucio.dialect.name).outbox
+    scope, rse_id = replica["scope"], replica["rse_id"]
+    generation = rucio.scalar(select(DataIdentifier.created_at).where(DataIdentifier.scope == scope))
+    rows = rucio.execute(select(outbox).where(outbox.c.scope == scope.internal).order_by(outbox.c.id)).all()
+    changes = [(row.old_state, row.new_state) for row in rows]
+    expected = [(None, "C"), ("C", "A"), ("A", None)]
+    if changes != expected:
+        raise HooksIneffective("the changes of a replica", expected, changes)
+    for row in rows:
+        found = (row.rse_id, row.bytes, row.adler32, row.generation and row.generation.replace(tzinfo=None))
+        if found != (rse_id, 1, "00010001", generation):
+            raise HooksIneffective("a replica's columns", (rse_id, 1, "00010001", generation), found)
+    if len({row.event_id for row in rows}) != len(rows) or not all(row.event_id and row.at for row in rows):
+        raise HooksIneffective("event ids and times", "three of each", [(row.event_id, row.at) for row in rows])
+
+
+def _check_unlocked(rucio: Connection, scope: object, replica: dict) -> None:
+    from rucio.common.utils import generate_uuid
+    from rucio.db.sqla import models
+    from rucio.db.sqla.constants import DIDType, LockState, RuleState
+
+    account = rucio.scalar(select(models.Account.account).limit(1))
+    rule_id = generate_uuid()
+    did = {"scope": scope, "name": replica["name"], "account": account}
+    rule = {**did, "id": rule_id, "did_type": DIDType.FILE, "rse_expression": "*", "state": RuleState.OK}
+    rucio.execute(insert(models.ReplicationRule.__table__).values(**rule))
+    lock = {**did, "rule_id": rule_id, "rse_id": replica["rse_id"], "bytes": 1, "state": LockState.OK}
+    rucio.execute(insert(models.ReplicaLock.__table__).values(**lock))
+    rucio.execute(delete(models.ReplicaLock.__table__).where(models.ReplicaLock.__table__.c.rule_id == rule_id))
+    unlocked = tables(rucio.dialect.name).unlocked
+    found = rucio.execute(select(unlocked.c.rse_id, unlocked.c.name).where(unlocked.c.rule == rule_id)).all()
+    if [tuple(row) for row in found] != [(replica["rse_id"], replica["name"])]:
+        raise HooksIneffective("a rule that lets a replica go", [(replica["rse_id"], replica["name"])], found)
