@@ -18,8 +18,8 @@ from rucio_trace.errors import Malformed
 __all__ = [
     "ALGORITHMS",
     "DEFAULT_VO",
-    "METHODS",
     "HEX_DIGITS",
+    "METHODS",
     "SCHEMA",
     "STRONG",
     "Cause",

@@ -63,6 +63,7 @@ __all__ = [
     "parse",
     "parse_time",
     "read",
+    "read_claims",
     "serialise",
 ]
 
@@ -128,6 +129,14 @@ def read(text: str) -> tuple[Statement, dict[str, Any]]:
     if schema is not None and not isinstance(schema, str):
         raise Malformed("schema", expected="a text", found=repr(schema))
     return _copernicus(members, schema), members
+
+
+def read_claims(members: Mapping[str, Any]) -> Statement:
+    """What an unsigned object claims, in the shape of a statement; held to no rule but its types."""
+    _require(members, ("hash", "name", "size", "event"))
+    return Statement(
+        **{key: _READERS[key](key, members[key]) for key in _COPERNICUS_KEYS & members.keys()}, schema=None
+    )
 
 
 _COPERNICUS_KEYS = frozenset({"contents", "hash", "inputs", "name", "size", "event"})
