@@ -15,12 +15,15 @@ its deletion; the rows of one call may hold several lives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from rucio_trace_daemons.methods import Method
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime, timedelta
 
 __all__ = [
     "Change",
