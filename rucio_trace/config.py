@@ -205,7 +205,7 @@ def _build(kind: type[T], table: Mapping[str, Any], file: Path, section: tuple[s
 
 
 def _convert(kind: Any, value: Any, file: Path, key: str, minimum: int | None) -> Any:
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         if not isinstance(value, dict):
             raise BadOption(file, key, "a table", value)
         return _build(kind, value, file, tuple(key.split(".")))
@@ -222,7 +222,7 @@ def _convert(kind: Any, value: Any, file: Path, key: str, minimum: int | None) -
     return _convert_scalar(kind, value, file, key, minimum)
 
 
-def _convert_scalar(kind: type, value: Any, file: Path, key: str, minimum: int | None) -> Any:
+def _convert_scalar(kind: Any, value: Any, file: Path, key: str, minimum: int | None) -> Any:
     if kind is Path:
         if not isinstance(value, str) or not value or "\0" in value:
             raise BadOption(file, key, "the path of a file", value)

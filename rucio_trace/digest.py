@@ -145,8 +145,8 @@ class DigestPass:
             return
         running = [self._pool.submit(_feed, lane, chunk) for lane in self._lanes[1:]]
         _feed(self._lanes[0], chunk)
-        for lane in running:
-            lane.result()
+        for beside in running:
+            beside.result()
 
     def finish(self) -> Digests:
         """The digests of everything so far; frees the pass's threads."""

@@ -95,9 +95,10 @@ def rendered_errors(*, show_traceback: bool) -> Iterator[None]:
     except click.exceptions.Exit:
         raise
     except click.ClickException as error:
-        if error.exit_code == 1:
-            error.exit_code = EXIT_UNDECIDED
-        raise
+        if error.exit_code != 1:
+            raise
+        error.show()
+        raise click.exceptions.Exit(EXIT_UNDECIDED) from None
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None

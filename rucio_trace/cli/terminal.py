@@ -54,7 +54,7 @@ def json_line(value: Any) -> None:
 def show_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, styles: Mapping[str, str] | None = None
 ) -> None:
-    """Print *rows* under *columns* on stdout; every cell is made harmless; `styles` maps a cell's text to a rich style."""
+    """Print *rows* under *columns* on stdout, every cell made harmless; `styles`: a cell's text to its rich style."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -1,0 +1,181 @@
+"""One reading of an archive: the whole's digests beside its members'."""
+
+from __future__ import annotations
+
+import re
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rucio_trace.archive.codecs import Bzip2, Gzip, Xz
+from rucio_trace.archive.feed import CutOff, Feed, Parsing
+from rucio_trace.archive.members import ArchiveLimits, BrokenArchive, Budget, Member, Members, NotStreamable
+from rucio_trace.archive.seeking import read_members
+from rucio_trace.archive.tar import is_tar, parse_tar, unpack
+from rucio_trace.archive.zip import STARTS, parse_zip
+from rucio_trace.digest import DigestPass, Digests, cores, open_file, unchanged
+from rucio_trace.errors import TraceabilityError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from rucio_trace.archive.codecs import Decoder
+    from rucio_trace.archive.feed import Parser
+    from rucio_trace.digest import Buffer
+
+__all__ = ["ArchiveDigests", "ArchivePass", "digest_archive"]
+
+_HEAD_BYTES = 512  # a tar's first header; the marks of the others are shorter
+_PARALLEL_BYTES = 128 << 10  # smaller chunks cost more to hand over than they save
+_READ_BYTES = 4 << 20
+
+_NAMED_ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+_PACKERS: tuple[tuple[bytes, Callable[[], Decoder]], ...] = (
+    (b"\x1f\x8b\x08", Gzip),
+    (b"BZh", Bzip2),
+    (b"\xfd7zXZ\0", Xz),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveDigests:
+    """The digests of the whole and of its members; `members` is None for what is no archive."""
+
+    whole: Digests
+    members: tuple[Member, ...] | None
+
+
+class ArchivePass:
+    """Digests of an archive that comes in chunks, and of its members, in bounded memory.
+
+    The bytes decide whether it is an archive; *name* must not promise one in vain. A fault in the
+    archive ends only the listing: `finish_whole` still gives the digests of all bytes, `finish`
+    raises the fault. Without `threads` the whole is digested beside the members on a second core.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        algorithms: Iterable[str],
+        *,
+        member_algorithms: Iterable[str] | None = None,
+        limits: ArchiveLimits | None = None,
+        threads: int | None = None,
+    ) -> None:
+        algorithms = tuple(algorithms)
+        self._name = name
+        self._whole: Digests | None = None
+        many = cores() if threads is None else threads
+        self._digests = DigestPass(algorithms, threads=max(1, many - 1))
+        self._members = Members(
+            name, algorithms if member_algorithms is None else member_algorithms, limits or ArchiveLimits()
+        )
+        self._budget = Budget(name, limits or ArchiveLimits())
+        self._is_archive = False
+        self._fault: TraceabilityError | None = None
+        feed = Feed()
+        self._parsing = Parsing(feed, self._parse(feed))
+        self._pool = ThreadPoolExecutor(1, "digest") if many > 1 else None
+
+    def update(self, chunk: Buffer) -> None:
+        """Take in the next bytes; *chunk* may be overwritten afterwards."""
+        if self._pool is None or self._parsing.done or len(chunk) < _PARALLEL_BYTES:
+            self._digests.update(chunk)
+            self._run(lambda: self._parsing.update(chunk))
+            return
+        whole = self._pool.submit(self._digests.update, chunk)
+        try:
+            self._run(lambda: self._parsing.update(chunk))
+        finally:
+            whole.result()
+
+    def finish_whole(self) -> Digests:
+        """The digests of all bytes, whatever state the archive is in; frees the threads."""
+        if self._whole is None:
+            self._whole = self._digests.finish()
+            if self._pool is not None:
+                self._pool.shutdown()
+        return self._whole
+
+    def finish(self) -> ArchiveDigests:
+        """The digests of the whole and its members.
+
+        Raises:
+            BrokenArchive, ForbiddenMember, LimitExceeded: the members cannot be vouched for.
+            NotStreamable: they need a second reading, see `digest_archive`.
+        """
+        whole = self.finish_whole()
+        self._run(self._parsing.finish)
+        if self._fault:
+            raise self._fault
+        if not self._is_archive and _NAMED_ARCHIVE.search(self._name):
+            raise BrokenArchive(self._name, expected="an archive, as its name says", found="something else")
+        return ArchiveDigests(whole, tuple(self._members.found) if self._is_archive else None)
+
+    def _run(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except CutOff:
+            self._fault = BrokenArchive(self._name, expected="a whole archive", found="one that is cut off")
+        except TraceabilityError as fault:
+            self._fault = fault
+
+    def _parse(self, feed: Feed) -> Parser[None]:
+        head = yield from feed.peek(_HEAD_BYTES)
+        if head.startswith(STARTS):
+            self._is_archive = True
+            yield from parse_zip(feed, self._members, self._budget)
+        elif is_tar(head):
+            self._is_archive = True
+            yield from parse_tar(feed, self._members)
+        for mark, packer in _PACKERS:
+            if head.startswith(mark):
+                inner_feed = Feed()
+                inner = Parsing(inner_feed, self._parse_packed(inner_feed))
+                yield from unpack(feed, packer, self._name, self._budget, inner)
+
+    def _parse_packed(self, feed: Feed) -> Parser[None]:
+        head = yield from feed.peek(_HEAD_BYTES)
+        if is_tar(head):
+            self._is_archive = True
+            yield from parse_tar(feed, self._members)
+
+
+def digest_archive(
+    path: Path,
+    algorithms: Iterable[str],
+    *,
+    member_algorithms: Iterable[str] | None = None,
+    limits: ArchiveLimits | None = None,
+    progress: Callable[[int], object] | None = None,
+    threads: int | None = None,
+) -> ArchiveDigests:
+    """Digests of the file at *path* and, if it is an archive, of its members.
+
+    One reading serves both. Only zips whose members cannot be found from front to back (stored
+    ones with their length behind them, rare compressions) have their members read a second time.
+
+    Raises:
+        BrokenArchive, ForbiddenMember, LimitExceeded: the members cannot be vouched for.
+        NotAFile, FileChanged, OSError: as `digest_file`.
+    """
+    limits = limits or ArchiveLimits()
+    names = tuple(algorithms)
+    inner_names = names if member_algorithms is None else tuple(member_algorithms)
+    reading = ArchivePass(str(path), names, member_algorithms=inner_names, limits=limits, threads=threads)
+    with open_file(path) as file, unchanged(path, file) as state:
+        buffer = memoryview(bytearray(_READ_BYTES))
+        while count := file.readinto(buffer):  # type: ignore[attr-defined]
+            reading.update(buffer[:count])
+            if progress:
+                progress(count)
+        try:
+            return reading.finish()
+        except NotStreamable:
+            if not stat.S_ISREG(state.st_mode):
+                raise
+            members = Members(str(path), inner_names, limits)
+            read_members(file, members, Budget(str(path), limits))
+            return ArchiveDigests(reading.finish_whole(), tuple(members.found))
