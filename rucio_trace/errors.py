@@ -15,7 +15,7 @@ __all__ = [
     "shown",
 ]
 
-_SHOWN_CHARACTERS = 120  # a line of a terminal; a hostile name is up to 8 MiB long
+_SHOWN_CHARACTERS = 400  # a member of a Sentinel-2 archive and its archive; a hostile name is up to 8 MiB long
 
 
 def shown(value: object) -> str:
