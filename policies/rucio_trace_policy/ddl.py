@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from sqlalchemy import text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from sqlalchemy.engine import Dialect
+    from sqlalchemy.sql.elements import TextClause
 
 VERSION = 1  # raise with every change of a trigger's text
 
@@ -94,11 +96,14 @@ END
 _POSTGRESQL_LOCKS = """
 -- {mark}
 BEGIN
-    INSERT INTO {schema}.unlocked (rule, rse_id, scope, name, account, action, at)
-    VALUES (replace(OLD.rule_id::text, '-', ''), replace(OLD.rse_id::text, '-', ''), OLD.scope, OLD.name,
-            nullif(current_setting('traceability.account', true), ''),
-            nullif(current_setting('traceability.action', true), ''),
-            clock_timestamp() AT TIME ZONE 'UTC');
+    INSERT INTO {schema}.unlocked (rule, rse_id, scope, name, rule_scope, rule_name, rule_created_at, rule_expires_at,
+                                   account, action, at)
+    SELECT replace(OLD.rule_id::text, '-', ''), replace(OLD.rse_id::text, '-', ''), OLD.scope, OLD.name,
+           rules.scope, rules.name, rules.created_at, rules.expires_at,
+           nullif(current_setting('traceability.account', true), ''),
+           nullif(current_setting('traceability.action', true), ''),
+           clock_timestamp() AT TIME ZONE 'UTC'
+    FROM (SELECT 1) AS always LEFT JOIN {rules} ON rules.id = OLD.rule_id;
     RETURN NULL;
 END
 """
@@ -119,6 +124,7 @@ def postgresql_bodies(rucio_schema: str) -> dict[str, str]:
         "mark": _MARK,
         "schema": SCHEMA,
         "dids": f"{quote(rucio_schema)}.dids",
+        "rules": f"{quote(rucio_schema)}.rules",
     }
     return {
         REPLICAS_TRIGGER: _POSTGRESQL_REPLICAS.format(**names),
@@ -166,7 +172,7 @@ _SQLITE_UUID = (
     "substr('89ab', 1 + (random() & 3), 1) || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))"
 )
 # Six digits: SQLAlchemy reads the fraction as microseconds.
-SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
+_SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
 
 _SQLITE_REPLICAS = """CREATE TRIGGER {trigger} AFTER {event} ON replicas {condition}
 BEGIN -- {mark}
@@ -180,15 +186,17 @@ END"""
 
 _SQLITE_LOCKS = """CREATE TRIGGER {trigger} AFTER DELETE ON locks
 BEGIN -- {mark}
-    INSERT INTO {schema}_unlocked (rule, rse_id, scope, name, account, action, at)
-    VALUES (OLD.rule_id, OLD.rse_id, OLD.scope, OLD.name,
-            (SELECT account FROM {schema}_acting), (SELECT action FROM {schema}_acting), {now});
+    INSERT INTO {schema}_unlocked (rule, rse_id, scope, name, rule_scope, rule_name, rule_created_at, rule_expires_at,
+                                   account, action, at)
+    SELECT OLD.rule_id, OLD.rse_id, OLD.scope, OLD.name, rules.scope, rules.name, rules.created_at, rules.expires_at,
+           (SELECT account FROM {schema}_acting), (SELECT action FROM {schema}_acting), {now}
+    FROM (SELECT 1) LEFT JOIN rules ON rules.id = OLD.rule_id;
 END"""
 
 
 def sqlite_triggers() -> dict[str, str]:
     """Each trigger's whole statement by its name, exactly as `sqlite_master.sql` keeps it."""
-    common = {"mark": _MARK, "schema": SCHEMA, "uuid": _SQLITE_UUID, "now": SQLITE_NOW}
+    common = {"mark": _MARK, "schema": SCHEMA, "uuid": _SQLITE_UUID, "now": _SQLITE_NOW}
     forms = (
         ("insert", "INSERT", "", "NEW", "NULL", "NEW.state"),
         ("update", "UPDATE OF state", "WHEN OLD.state IS NOT NEW.state", "NEW", "OLD.state", "NEW.state"),
@@ -231,3 +239,8 @@ def drop_hooks(dialect_name: str, rucio_schema: str) -> list[str]:
             statements.append(f"DROP FUNCTION IF EXISTS {SCHEMA}.{POSTGRESQL_FUNCTIONS[trigger]}()")
         return statements
     return [f"DROP TRIGGER IF EXISTS {name}" for name in sqlite_triggers()]
+
+
+def now(dialect_name: str) -> TextClause:
+    """The database's own clock at this statement, UTC, as our tables keep times."""
+    return text("clock_timestamp() AT TIME ZONE 'UTC'" if dialect_name == "postgresql" else _SQLITE_NOW)

@@ -193,8 +193,7 @@ def _note_installation(connection: Connection) -> None:
     """Remember when hooks of this version came, the first time they do."""
     installations = tables(connection.dialect.name).installations
     if connection.scalar(select(installations.c.at).where(installations.c.version == ddl.VERSION).limit(1)) is None:
-        now = "clock_timestamp() AT TIME ZONE 'UTC'" if connection.dialect.name == "postgresql" else ddl.SQLITE_NOW
-        connection.execute(insert(installations).values(version=ddl.VERSION, at=text(now)))
+        connection.execute(insert(installations).values(version=ddl.VERSION, at=ddl.now(connection.dialect.name)))
 
 
 def _check_server(connection: Connection) -> None:

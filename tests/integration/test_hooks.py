@@ -214,8 +214,7 @@ def test_a_role_without_rights_of_its_own_on_our_tables_is_recorded_all_the_same
 ) -> None:
     rucio = rucio_postgresql
     hooks.install(rucio.engine)
-    rucio.add_posix_rse("DISK")
-    rucio.upload("DISK", "file", b"content")
+    rucio.upload(rucio.add_posix_rse("DISK"), "file", b"content")
     _run(
         rucio,
         "CREATE ROLE guest",

@@ -1,0 +1,71 @@
+"""Who acts in a transaction: written where the triggers of the same transaction can read it.
+
+On PostgreSQL these are settings local to the transaction; on SQLite one row of a table of ours, which is gone again
+before the transaction commits. Either way nothing outlives the transaction, and no other one sees it.
+Nobody named means Rucio itself: its daemons ask no permission.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, event, insert, select, text
+
+from . import ddl
+from .tables import tables
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import Session
+
+__all__ = ["forget_erasure", "intend_erasure", "intend_rule_removal", "tag"]
+
+# One statement, and only where no action is named yet: of nested checks the first one counts.
+_TAG_POSTGRESQL = text(
+    "SELECT set_config('traceability.account', :account, true), set_config('traceability.action', :action, true), "
+    "set_config('traceability.rule', :rule, true) "
+    "WHERE coalesce(current_setting('traceability.action', true), '') = ''"
+)
+
+
+def tag(session: Session, account: str, action: str, rule: str | None = None) -> None:
+    """Name who acts in *session*'s present transaction, unless somebody is named already."""
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        connection.execute(_TAG_POSTGRESQL, {"account": account, "action": action, "rule": rule or ""})
+        return
+    acting = tables(connection.dialect.name).acting
+    if connection.scalar(select(acting.c.action).limit(1)) is None:
+        connection.execute(insert(acting).values(account=account, action=action, rule=rule))
+        _untag_before_commit(session)
+
+
+def _untag_before_commit(session: Session) -> None:
+    def untag(committing: Session) -> None:
+        if committing.in_nested_transaction():
+            return  # only a savepoint is released
+        committing.flush()  # what is still to be written was asked for by the same account
+        committing.connection().execute(delete(tables(committing.get_bind().dialect.name).acting))
+        event.remove(session, "before_commit", untag)
+
+    event.listen(session, "before_commit", untag)
+
+
+def intend_rule_removal(connection: Connection, account: str, action: str, rule: str) -> None:
+    """Note that *account* asked for the end of *rule*; it counts once the rule is really gone."""
+    intentions = tables(connection.dialect.name).intentions
+    values = {"account": account, "action": action, "rule": rule.replace("-", "").lower()}
+    connection.execute(insert(intentions).values(**values, at=ddl.now(connection.dialect.name)))
+
+
+def intend_erasure(connection: Connection, account: str, action: str, scope: str, name: str) -> None:
+    """Note that *account* set an end to a DID; it counts once Rucio has removed the DID or its rules."""
+    intentions = tables(connection.dialect.name).intentions
+    values = {"account": account, "action": action, "scope": scope, "name": name}
+    connection.execute(insert(intentions).values(**values, at=ddl.now(connection.dialect.name)))
+
+
+def forget_erasure(connection: Connection, scope: str, name: str) -> None:
+    """Forget earlier intentions to erase a DID: its lifetime was taken back."""
+    intentions = tables(connection.dialect.name).intentions
+    connection.execute(delete(intentions).where(intentions.c.scope == scope, intentions.c.name == name))

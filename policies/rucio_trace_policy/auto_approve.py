@@ -1,0 +1,5 @@
+"""The wrapped policy package's `auto_approve`, if it has one."""
+
+from .wrapping import become_wrapped
+
+become_wrapped(__name__)

@@ -1,0 +1,93 @@
+"""Finding the policy package behind ours, by Rucio's own loading rules.
+
+Rucio imports a policy package's modules one by one, when it first needs each: `permission`, `schema` and one module
+per algorithm type. Ours of these names replace themselves with the wrapped package's, and are *not there* when it has
+none, so Rucio's own fallbacks and warnings stay as they were.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rucio.common.config import config_get, config_get_bool
+from rucio.common.exception import ErrorLoadingPolicyPackage, PolicyPackageNotFound
+from rucio.common.plugins import check_policy_module_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+__all__ = ["become_wrapped", "wrapped_algorithms", "wrapped_package", "wrapped_permission"]
+
+
+def wrapped_package() -> ModuleType | None:
+    """The package named in `[traceability] policy_package`, or None when none is named.
+
+    Raises:
+        PolicyPackageNotFound, ErrorLoadingPolicyPackage, PolicyPackageVersionError: as Rucio does for its own.
+    """
+    name = config_get("traceability", "policy_package", raise_exception=False, default="", check_config_table=False)
+    if not name:
+        return None
+    if is_multi_vo():
+        # Rucio asks a package for its algorithms without saying for which VO, and refuses those of another.
+        raise ErrorLoadingPolicyPackage(
+            f"{name} (wrapped by rucio_trace_policy: with several VOs let each VO's own package call "
+            "rucio_trace_policy.permission.tag_transaction instead)"
+        )
+    try:
+        package = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise PolicyPackageNotFound(name) from error
+    except ImportError as error:
+        raise ErrorLoadingPolicyPackage(name) from error
+    check_policy_module_version(package)
+    return package
+
+
+def wrapped_permission() -> ModuleType:
+    """The permission module that Rucio would use without us."""
+    package = wrapped_package()
+    if package is not None:
+        try:
+            return importlib.import_module(f"{package.__name__}.permission")
+        except ModuleNotFoundError:
+            pass  # a package without permissions: Rucio takes its own
+        except ImportError as error:
+            raise ErrorLoadingPolicyPackage(f"{package.__name__}.permission") from error
+    return importlib.import_module(f"rucio.core.permission.{_fallback_policy()}")
+
+
+def wrapped_algorithms() -> dict[str, dict[str, Callable[..., Any]]]:
+    """What the wrapped package's `get_algorithms` returns."""
+    package = wrapped_package()
+    return package.get_algorithms() if package is not None and hasattr(package, "get_algorithms") else {}
+
+
+def become_wrapped(module_name: str) -> None:
+    """Put the wrapped package's module of the same name in the place of ours, as it is being imported.
+
+    Raises:
+        ModuleNotFoundError: nothing is wrapped, or it has no such module.
+    """
+    own_package, _, part = module_name.rpartition(".")
+    package = wrapped_package()
+    if package is None:
+        raise ModuleNotFoundError(f"{own_package} has no {part} of its own and wraps nothing", name=module_name)
+    sys.modules[module_name] = importlib.import_module(f"{package.__name__}.{part}")
+
+
+def is_multi_vo() -> bool:
+    """Whether this Rucio serves several VOs."""
+    return config_get_bool("common", "multi_vo", raise_exception=False, default=False, check_config_table=False)
+
+
+def _fallback_policy() -> str:
+    from rucio.common.policy import get_policy
+
+    if is_multi_vo():
+        return "generic_multi_vo"
+    policy = get_policy()
+    return "generic" if policy == "def" else policy.lower()
