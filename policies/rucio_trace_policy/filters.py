@@ -79,8 +79,7 @@ def _pattern(value: str) -> str:
 
 def numeric_text(column: Any) -> Any:
     """*column* as a number where its text is one, else NULL, on either database."""
-    is_number = case((column.regexp_match(r"^-?[0-9]+(\.[0-9]+)?$"), cast(column, Float)), else_=None)
-    return is_number
+    return case((column.regexp_match(r"^-?[0-9]+(\.[0-9]+)?$"), cast(column, Float)), else_=None)
 
 
 def _moment(name: str, value: Any) -> datetime:

@@ -130,7 +130,7 @@ class TraceabilityDidMeta(DidMetaPlugin):
 class GuardedJSONDidMeta(JSONDidMeta):
     """Rucio's JSON plugin without the `trace_` keys that somebody may have put there.
 
-    On a database where Rucio's plugin has no JSON to offer, it says nothing instead of failing every question for `ALL`.
+    On a database for which Rucio has no JSON plugin it says nothing, instead of failing every question for `ALL`.
     """
 
     @read_session
