@@ -1,0 +1,197 @@
+"""What a product's history amounts to today: the status of each replica, and of the product.
+
+The same set of traces gives the same status, in whatever order it is handed in. Pure; the traces are
+those the store accepted (docs/format.md, section 8).
+
+**Which trace of a replica is the latest?** A recorder registers the traces of one replica in the order
+of its outbox, so among the traces of one *site* the store's position decides, and a clock set back does
+no harm. Between sites only the signed times can be compared. Both rules in one: within a site a trace
+counts as no older than those registered before it; then times decide, and positions where they tie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from rucio_trace.history import History, agree, history_of
+from rucio_trace.statement import STRONG, Event, parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from rucio_trace.envelope import Trace
+    from rucio_trace.statement import Statement
+    from rucio_trace.store.records import Stored
+
+__all__ = ["ProductStatus", "ReplicaStatus", "State", "Status", "product_status"]
+
+
+class Status(StrEnum):
+    """Of a product: `trace_status`."""
+
+    GENUINE = "GENUINE"  # at least one replica is proven, none is known to be bad
+    DEGRADED = "DEGRADED"  # a proven replica is left, another is corrupt or lost
+    TAMPERED = "TAMPERED"  # every replica is corrupt or lost
+    OBSOLETE = "OBSOLETE"  # should not be used any more
+    REVOKED = "REVOKED"  # its CREATE was withdrawn
+    DISPUTED = "DISPUTED"  # two CREATEs in force name different bytes
+    PENDING = "PENDING"  # nothing is proven yet
+
+
+class State(StrEnum):
+    """Of a replica."""
+
+    PROVEN = "proven"
+    CORRUPT = "corrupt"
+    LOST = "lost"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """`trace_id` is the trace that decided the state; `proven_at` when its bytes were last read and found genuine."""
+
+    state: State
+    trace_id: str
+    proven_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProductStatus:
+    """`position` is the youngest trace that was considered: an older snapshot never replaces a newer one."""
+
+    status: Status
+    origin: Trace | None
+    replicas: Mapping[str, ReplicaStatus]
+    position: int
+
+    @property
+    def total(self) -> int:
+        return len(self.replicas)
+
+    @property
+    def proven(self) -> int:
+        return sum(replica.state is State.PROVEN for replica in self.replicas.values())
+
+    @property
+    def trace_replicas(self) -> str:
+        return f"{self.proven}/{self.total}"
+
+    @property
+    def verified_at(self) -> datetime | None:
+        """The youngest proof of a replica that is good."""
+        good = [r.proven_at for r in self.replicas.values() if r.state is State.PROVEN and r.proven_at is not None]
+        return max(good, default=None)
+
+
+def product_status(history: Sequence[Stored], replica_key: Callable[[str], str]) -> ProductStatus:
+    """The status of the one product that all of *history* speaks of.
+
+    *replica_key* gives for an RSE's signed name what the RSE is known by now: RSEs can be renamed.
+
+    Raises:
+        ValueError: traces of several products, or of none.
+    """
+    products = {stored.trace.statement.product for stored in history}
+    if len(products) > 1 or None in products:
+        raise ValueError("a status is that of one product")
+    judged = history_of(stored.trace for stored in history)
+    standing = {id(trace) for trace in judged.traces}
+    counting = [stored for stored in _in_order(history) if id(stored.trace) in standing]
+    replicas = _replicas(counting, judged.origin, replica_key)
+    position = max((stored.position for stored in history), default=0)
+    return ProductStatus(_status(judged, replicas), judged.origin, replicas, position)
+
+
+def _in_order(history: Iterable[Stored]) -> list[Stored]:
+    """*history* from the oldest to the youngest, by the rule at the head of this module."""
+    latest: dict[tuple[str | None, str | None], datetime] = {}
+    keys: list[tuple[datetime, int, Stored]] = []
+    for stored in sorted(history, key=lambda stored: stored.position):
+        of_site = (stored.trace.statement.site, stored.trace.statement.rse)
+        time = max(_time(stored.trace.statement), latest.get(of_site, _EVER))
+        latest[of_site] = time
+        keys.append((time, stored.position, stored))
+    return [stored for _, _, stored in sorted(keys, key=lambda key: key[:2])]
+
+
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
+
+
+def _time(statement: Statement) -> datetime:
+    return parse_time(statement.time) if statement.time else _EVER
+
+
+_GOOD: Final = frozenset({Event.CREATE, Event.COPY, Event.VERIFY})
+_ARRIVALS: Final = frozenset({Event.CREATE, Event.COPY})
+_PROOFS: Final = frozenset({"read", "storage"})
+
+
+def _proves(statement: Statement) -> bool:
+    """Whether bytes of a replica were read and found good; a transfer tool's word or a cached answer is no proof."""
+    return statement.event in _GOOD and statement.rse is not None and statement.method in _PROOFS
+
+
+def _replicas(
+    counting: Iterable[Stored], origin: Trace | None, replica_key: Callable[[str], str]
+) -> dict[str, ReplicaStatus]:
+    replicas: dict[str, ReplicaStatus] = {}
+    deleted: set[str] = set()
+    for stored in counting:
+        statement = stored.trace.statement
+        if statement.rse is None:
+            continue
+        key = replica_key(statement.rse)
+        if statement.event is Event.DELETE:
+            deleted.add(key)
+            replicas.pop(key, None)
+        elif statement.event in _ARRIVALS or key not in deleted:  # a late look at a deleted replica revives nothing
+            deleted.discard(key)
+            replicas[key] = _after(replicas.get(key), stored, origin)
+    return replicas
+
+
+def _after(before: ReplicaStatus | None, stored: Stored, origin: Trace | None) -> ReplicaStatus:
+    """A replica's status once *stored*, which is not its deletion, has happened to it."""
+    statement = stored.trace.statement
+    last_proof = None if before is None or statement.event in _ARRIVALS else before.proven_at
+    if statement.event is Event.CORRUPT:
+        return ReplicaStatus(State.CORRUPT, stored.id, last_proof)
+    if statement.event is Event.LOST:
+        return ReplicaStatus(State.LOST, stored.id, last_proof)
+    if not _proves(statement):
+        if before is not None and statement.event is Event.VERIFY:
+            return before
+        return ReplicaStatus(State.WAITING, stored.id, last_proof)
+    if origin is None or (agrees := _agrees(statement, origin.statement)) is None:
+        return ReplicaStatus(State.WAITING, stored.id, last_proof)
+    if not agrees:  # read before the producer said what the bytes should be
+        return ReplicaStatus(State.CORRUPT, stored.id, last_proof)
+    return ReplicaStatus(State.PROVEN, stored.id, parse_time(statement.observed or statement.time or ""))
+
+
+def _agrees(statement: Statement, origin: Statement) -> bool | None:
+    """Whether both name the same bytes; None if they have no strong digest in common."""
+    if not agree(statement, origin):
+        return False
+    return True if statement.digests.keys() & origin.digests.keys() & set(STRONG) else None
+
+
+def _status(history: History, replicas: Mapping[str, ReplicaStatus]) -> Status:
+    """What concerns the product's truth comes first, then its replicas, then whether to use it."""
+    if history.rivals:
+        return Status.DISPUTED
+    if history.withdrawn_origins and history.origin is None:
+        return Status.REVOKED
+    states = {replica.state for replica in replicas.values()}
+    bad = bool(states & {State.CORRUPT, State.LOST})
+    if bad and not states & {State.PROVEN, State.WAITING}:
+        return Status.TAMPERED
+    if history.obsolete:
+        return Status.OBSOLETE
+    if State.PROVEN not in states:
+        return Status.PENDING
+    return Status.DEGRADED if bad else Status.GENUINE

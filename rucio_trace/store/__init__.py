@@ -1,0 +1,25 @@
+"""The trace store, on SQLite or PostgreSQL: `Store.open(url)`."""
+
+from rucio_trace.store.errors import (
+    BadStoreUrl,
+    CorruptRow,
+    NewerStore,
+    StoreUnavailable,
+    TooMuchEvidence,
+    UnpreparedStore,
+)
+from rucio_trace.store.records import Outcome, Registration, Stored
+from rucio_trace.store.store import Store
+
+__all__ = [
+    "BadStoreUrl",
+    "CorruptRow",
+    "NewerStore",
+    "Outcome",
+    "Registration",
+    "Store",
+    "StoreUnavailable",
+    "Stored",
+    "TooMuchEvidence",
+    "UnpreparedStore",
+]

@@ -1,0 +1,169 @@
+"""The edge: which database, how its connections behave, and what its failures are called here.
+
+SQLite connections are opened per use: the file may be moved, replaced or unmounted between two of
+them. PostgreSQL connections are pooled, tested before use and never cross a fork. Any thread may use
+a `Database`; each `reading` and `writing` has a connection of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from sqlalchemy import create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import NullPool
+
+from rucio_trace.store.errors import BadStoreUrl, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import URL, Connection, Engine
+
+__all__ = ["Database"]
+
+WAIT_SECONDS: Final = 30
+"""How long a writer waits for another's lock: writers hold it for one batch, well below a second."""
+
+CONNECT_SECONDS: Final = 10
+
+_BEGIN = "rucio_trace_begin"
+
+
+class Database:
+    """One database and its connections; knows nothing of traces."""
+
+    def __init__(self, url: str, password: str | None = None) -> None:
+        """Connects to nothing yet.
+
+        Raises:
+            BadStoreUrl: neither a file of SQLite nor a PostgreSQL database, or its driver is not installed.
+        """
+        self._engine = _open_engine(url, password)
+        self._process = os.getpid()
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    @property
+    def is_postgresql(self) -> bool:
+        return self._engine.dialect.name == "postgresql"
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection in a transaction that only reads."""
+        with self._failures_named(), self._connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection in a transaction that commits at the end, or leaves no mark."""
+        with self._failures_named(), self._connect() as connection:
+            connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+            with connection.begin():
+                if self.is_postgresql:
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{WAIT_SECONDS}s'")
+                yield connection
+
+    def create_file(self) -> None:
+        """Make an SQLite store's file, in write-ahead mode, where there is none; nothing for PostgreSQL."""
+        if self.is_postgresql:
+            return
+        try:
+            connection = _connect_sqlite(Path(str(self._engine.url.database)), "rwc")
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise StoreUnavailable(self.shown, str(error)) from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _connect(self) -> Connection:
+        if self._process != os.getpid():
+            self._engine.dispose(close=False)  # the connections are the parent's: forget them, close none
+            self._process = os.getpid()
+        return self._engine.connect()
+
+    @contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise StoreUnavailable(self.shown, str(error.orig).strip() or type(error.orig).__name__) from error
+        except PoolTimeoutError as error:
+            raise StoreUnavailable(self.shown, "no free connection") from error
+
+
+def _open_engine(url: str, password: str | None) -> Engine:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise BadStoreUrl(url.rpartition("@")[2], "is no URL of a database") from error
+    shown = parsed.render_as_string(hide_password=True)
+    try:
+        if parsed.get_backend_name() == "sqlite":
+            return _open_sqlite(parsed)
+        if parsed.get_backend_name() == "postgresql":
+            return _open_postgresql(parsed, password)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise BadStoreUrl(shown, "its driver is not installed: pip install rucio-trace[postgresql]") from error
+    raise BadStoreUrl(shown, f"{parsed.get_backend_name()} is not supported")
+
+
+def _open_postgresql(url: URL, password: str | None) -> Engine:
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    if password is not None:
+        url = url.set(password=password)
+    patience = {"connect_timeout": CONNECT_SECONDS, "keepalives_idle": WAIT_SECONDS, "tcp_user_timeout": 30_000}
+    return create_engine(
+        url,
+        isolation_level="READ COMMITTED",  # under the head's lock every statement must see what was committed last
+        pool_pre_ping=True,
+        pool_timeout=WAIT_SECONDS,
+        connect_args={key: value for key, value in patience.items() if key not in url.query},
+    )
+
+
+def _open_sqlite(url: URL) -> Engine:
+    if url.database in (None, "", ":memory:"):
+        raise BadStoreUrl(url.render_as_string(), "a store must outlive its process")
+    if url.query:
+        raise BadStoreUrl(url.render_as_string(), "options after '?' are not supported")
+    path = Path(str(url.database)).absolute()
+
+    def connect() -> sqlite3.Connection:
+        return _connect_sqlite(path, "rw")
+
+    engine = create_engine(url.set(database=str(path)), creator=connect, poolclass=NullPool)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _connect_sqlite(path: Path, mode: str) -> sqlite3.Connection:
+    """Mode "rw" never creates: a store that is gone must be an error, not a new and empty store."""
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}",
+        uri=True,
+        timeout=WAIT_SECONDS,
+        isolation_level=None,  # transactions are begun by `_begin_sqlite`
+        check_same_thread=False,
+    )
+    connection.execute("PRAGMA synchronous = FULL")  # a row leaves the outbox once its trace is durable
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))

@@ -1,0 +1,129 @@
+"""Finding traces: conditions on rows in, parsed traces out.
+
+Index columns are cut to what databases can index, so a condition may find a little too much: whoever
+asks compares the statements with what was asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sqlalchemy import false, select
+
+from rucio_trace.store.errors import CorruptRow
+from rucio_trace.store.rows import split_chain, to_stored
+from rucio_trace.store.tables import certificates, digests, indexable, traces
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    from sqlalchemy import ColumnElement, Connection, Row
+
+    from rucio_trace.store.records import Stored
+    from rucio_trace.trace import ProductKey
+
+__all__ = ["KEYS_A_QUERY", "Reader", "batches", "bearing", "named", "of_dids", "with_prefix"]
+
+KEYS_A_QUERY: Final = 500
+"""Values in one IN: planning time grows with them, and SQLite takes 32,766."""
+
+_CACHED_CERTIFICATES: Final = 4_096  # of about 1 KB
+
+T = TypeVar("T")
+
+
+class Reader:
+    """Turns rows into traces; keeps the certificates it has met, which never change."""
+
+    def __init__(self) -> None:
+        self._certificates: dict[bytes, bytes] = {}
+
+    def read(
+        self, connection: Connection, condition: ColumnElement[bool], *, limit: int | None = None, newest: bool = False
+    ) -> list[Stored]:
+        """The traces that fulfil *condition*, in the order of their positions, or the newest first.
+
+        Raises:
+            CorruptRow: one of them was altered in the database.
+        """
+        order = traces.c.position.desc() if newest else traces.c.position
+        try:
+            rows = connection.execute(select(traces).where(condition).order_by(order).limit(limit)).all()
+        except (TypeError, ValueError, AttributeError) as error:  # a column of a type its reader cannot take
+            raise CorruptRow("unknown", "a column", "as written by the store", str(error)) from error
+        self._load_certificates(connection, rows)
+        return [to_stored(row, self._certificates.__getitem__) for row in rows]
+
+    def read_all(self, connection: Connection, conditions: Iterable[ColumnElement[bool]]) -> list[Stored]:
+        """The traces that fulfil any of *conditions*, each once, in the order of their positions."""
+        found = {stored.position: stored for condition in conditions for stored in self.read(connection, condition)}
+        return [found[position] for position in sorted(found)]
+
+    def histories(self, connection: Connection, keys: Collection[ProductKey]) -> dict[ProductKey, list[Stored]]:
+        """The traces of each of *keys*, in the order of their positions; no key for a product without any."""
+        found: dict[ProductKey, list[Stored]] = {}
+        for some in batches(keys, KEYS_A_QUERY):
+            condition = of_dids({key.did for key in some})
+            condition &= traces.c.generation.in_({key.generation for key in some})
+            wanted = set(some)
+            for stored in self.read(connection, condition):
+                key = stored.trace.statement.product
+                if key in wanted and key is not None:
+                    found.setdefault(key, []).append(stored)
+        return found
+
+    def _load_certificates(self, connection: Connection, rows: Iterable[Row[Any]]) -> None:
+        wanted: set[bytes] = set()
+        for row in rows:
+            if isinstance(row.certificate, bytes) and isinstance(row.chain, bytes):
+                wanted.update((row.certificate, *split_chain(row.chain)))
+        missing = wanted - self._certificates.keys()
+        if missing and len(self._certificates) + len(missing) > _CACHED_CERTIFICATES:
+            self._certificates, missing = {}, wanted
+        for some in batches(missing, KEYS_A_QUERY):
+            query = select(certificates).where(certificates.c.fingerprint.in_(some))
+            for fingerprint, certificate in connection.execute(query):
+                if hashlib.sha256(certificate).digest() != fingerprint:
+                    found = hashlib.sha256(certificate).hexdigest()
+                    raise CorruptRow("unknown", "certificate", fingerprint.hex(), found)
+                self._certificates[fingerprint] = certificate
+
+
+def batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """*values* in lists of *size*, the last one shorter."""
+    remaining = iter(values)
+    while some := list(islice(remaining, size)):
+        yield some
+
+
+def named(name: str) -> ColumnElement[bool]:
+    """Traces of files with this base name."""
+    return traces.c.name == indexable(name)
+
+
+def of_dids(dids: Collection[str]) -> ColumnElement[bool]:
+    """Traces of the products of these DIDs, in any Rucio."""
+    return traces.c.did.in_([indexable(did) for did in dids])
+
+
+def with_prefix(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
+    """Texts that begin with *prefix*, as a range that an index serves on both databases."""
+    low = indexable(prefix)
+    return (column >= low) & (column < low + "\U0010ffff")
+
+
+def bearing(hexadecimal: Collection[str], *, of_content: bool | None) -> ColumnElement[bool]:
+    """Traces whose statement holds one of these digests, of any algorithm.
+
+    `of_content` says whether of a member of the archive (True), of the file itself (False), or of either.
+    """
+    try:
+        wanted = [bytes.fromhex(digest) for digest in hexadecimal]
+    except ValueError:
+        return false()  # what is no hexadecimal text is nobody's digest
+    condition: ColumnElement[bool] = digests.c.digest.in_(wanted)
+    if of_content is not None:
+        condition &= digests.c.of_content == of_content
+    return traces.c.digest_set.in_(select(digests.c.digest_set).where(condition))

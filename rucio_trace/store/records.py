@@ -1,0 +1,52 @@
+"""What the store hands out: plain values, no database behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rucio_trace.envelope import Trace
+
+__all__ = ["Outcome", "Registration", "Stored"]
+
+
+class Outcome(StrEnum):
+    """What became of one trace handed in for registration."""
+
+    STORED = "stored"  # new, and durable now
+    KNOWN = "known"  # the same id with the same message was there already: as good as stored
+    CONFLICT = "conflict"  # the id is taken by another message; nothing was changed
+    REFUSED = "refused"  # the trace itself is at fault: it will never be taken
+    UNDECIDED = "undecided"  # it could not be judged now (a stale CRL, a newer format): try again later
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """The answer to one registered trace, in the order they were handed in.
+
+    `id` is the trace's event id, or the id derived from its text when it has none; it is empty only
+    for a trace refused because it has no signed text. `position` is None unless the trace is in the store.
+    """
+
+    id: str
+    position: int | None
+    outcome: Outcome
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A trace as the store knows it.
+
+    `position` grows in commit order: whoever has seen N never meets a new trace at or below N.
+    `registered_at` is the database's clock, UTC.
+    """
+
+    id: str
+    trace: Trace
+    position: int
+    registered_at: datetime

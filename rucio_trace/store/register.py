@@ -1,0 +1,195 @@
+"""Adding traces: in one transaction, each once, in positions whose order is the order of commits.
+
+Everything slow (parsing, signatures) happens before the lock. Under the lock there is one look at what
+is there by now, and the inserts; so no reader ever meets a position below one that it has seen.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import func, insert, literal_column, select, update
+
+from rucio_trace import certificates as x509
+from rucio_trace.errors import Malformed, Refuted, Undecided
+from rucio_trace.store.errors import CorruptRow
+from rucio_trace.store.read import KEYS_A_QUERY, batches
+from rucio_trace.store.records import Outcome, Registration
+from rucio_trace.store.rows import Entry, fingerprint, to_entry
+from rucio_trace.store.tables import certificates, digest_sets, digests, head, traces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Column, Connection
+
+    from rucio_trace.envelope import Trace
+    from rucio_trace.identity import Trust
+    from rucio_trace.store.database import Database
+
+__all__ = ["register"]
+
+
+class _Known(NamedTuple):
+    position: int
+    certificate: bytes
+    message: str
+
+
+_Registered = dict[str, list[_Known]]  # by id; several only where members of the Traceability Service signed one text
+
+
+def register(database: Database, unverified: Sequence[Trace], trust: Trust | None) -> list[Registration]:
+    """See `Store.register`."""
+    answers: list[Registration | None] = [_refusal(trace) for trace in unverified]
+    with database.reading() as connection:
+        now = _clock(connection)
+        known = _registered(connection, [trace.id for trace, no in zip(unverified, answers, strict=True) if no is None])
+    entries: dict[int, Entry] = {}
+    for number, trace in enumerate(unverified):
+        if answers[number] is None:
+            answers[number] = _answer_known(trace, known) or _judge(trace, trust, now)
+        if answers[number] is None:
+            entries[number] = to_entry(trace)
+    if entries:
+        with database.writing() as connection:
+            for number, answer in zip(entries, _add(connection, list(entries.values())), strict=True):
+                answers[number] = answer
+    return [answer for answer in answers if answer is not None]
+
+
+def _refusal(trace: Trace) -> Registration | None:
+    """Why a trace can never be stored, whoever is trusted."""
+    if not trace.message or not trace.signature:
+        return Registration("", None, Outcome.REFUSED, "it is not signed")
+    if trace.faults:
+        return Registration(trace.id, None, Outcome.REFUSED, "; ".join(str(fault) for fault in trace.faults))
+    return None
+
+
+def _answer_known(trace: Trace, known: _Registered) -> Registration | None:
+    """What a repeat gets: whoever was not told of a success asks again, perhaps after the certificate's end."""
+    certificate = fingerprint(trace.certificate)
+    for row in known.get(trace.id, ()):
+        if row.message != trace.message:
+            return Registration(trace.id, None, Outcome.CONFLICT, "this id is registered with another message")
+        if row.certificate == certificate:
+            return Registration(trace.id, row.position, Outcome.KNOWN)
+    return None
+
+
+def _judge(trace: Trace, trust: Trust | None, now: datetime) -> Registration | None:
+    """Why a trace is not taken; None if it is."""
+    try:
+        if trust is not None:
+            from rucio_trace.verify import check_trace
+
+            check_trace(trace, trust, now)
+        else:
+            _check_signature(trace)
+    except (Malformed, Refuted) as error:
+        return Registration(trace.id, None, Outcome.REFUSED, str(error))
+    except Undecided as error:
+        return Registration(trace.id, None, Outcome.UNDECIDED, str(error))
+    return None
+
+
+def _check_signature(trace: Trace) -> None:
+    """Accept a trace that was signed with its own certificate, whoever's that is."""
+    certificate = x509.load(trace.certificate)
+    signer = trace.statement.signer or certificate.fingerprint
+    if certificate.fingerprint != signer:
+        raise Refuted(f"certificate of trace {trace.id}", expected=signer, found=certificate.fingerprint)
+    if not certificate.verifies(trace.signature, trace.message.encode()):
+        raise Refuted(f"signature of trace {trace.id}", expected="one of its text and certificate", found="another")
+
+
+def _add(connection: Connection, entries: Sequence[Entry]) -> list[Registration]:
+    """Insert what is not there yet; the head's lock is held until the transaction ends."""
+    position = connection.scalar(select(head.c.position).with_for_update())
+    if position is None:
+        raise CorruptRow("none", "table trace_head", "one row", "none")
+    now = _clock(connection)
+    known = _registered(connection, [entry.id for entry in entries])
+    answers: list[Registration] = []
+    new: dict[int, Entry] = {}
+    for entry in entries:
+        answer = _answer_known(entry.trace, known)
+        if answer is None:
+            position += 1
+            new[position] = entry
+            row = _Known(position, entry.columns["certificate"], entry.trace.message)
+            known.setdefault(entry.id, []).append(row)
+            answer = Registration(entry.id, position, Outcome.STORED)
+        answers.append(answer)
+    if new:
+        _insert(connection, new, now)
+        connection.execute(update(head).values(position=position))
+    return answers
+
+
+def _insert(connection: Connection, new: dict[int, Entry], now: datetime) -> None:
+    ders = {fingerprint: der for entry in new.values() for fingerprint, der in entry.certificates.items()}
+    there = _existing(connection, certificates.c.fingerprint, certificates.c.fingerprint, ders)
+    missing = [{"fingerprint": key, "certificate": der} for key, der in ders.items() if key not in there]
+    if missing:
+        connection.execute(insert(certificates), missing)
+    sets = _insert_digests(connection, new)
+    rows = [
+        entry.columns
+        | {
+            "position": position,
+            "registered_at": now,
+            "time": entry.time or now,
+            "digest_set": sets[entry.digest_set],
+        }
+        for position, entry in new.items()
+    ]
+    connection.execute(insert(traces), rows)
+
+
+def _insert_digests(connection: Connection, new: dict[int, Entry]) -> dict[bytes, int]:
+    """The ids of the entries' digest sets, by fingerprint; those not there yet are added."""
+    first = {entry.digest_set: position for position, entry in reversed(new.items())}
+    sets = _existing(connection, digest_sets.c.fingerprint, digest_sets.c.id, first)
+    added = {fingerprint: position for fingerprint, position in first.items() if fingerprint not in sets}
+    if added:
+        connection.execute(insert(digest_sets), [{"id": id_, "fingerprint": key} for key, id_ in added.items()])
+        rows = [
+            {"digest": digest, "digest_set": position, "of_content": of_content}
+            for position in added.values()
+            for digest, of_content in new[position].digests
+        ]
+        connection.execute(insert(digests), rows)
+    return sets | added
+
+
+def _existing(
+    connection: Connection, key: Column[Any], value: Column[Any], wanted: Iterable[bytes]
+) -> dict[bytes, Any]:
+    found: dict[bytes, Any] = {}
+    for some in batches(wanted, KEYS_A_QUERY):
+        found.update(tuple(row) for row in connection.execute(select(key, value).where(key.in_(some))))
+    return found
+
+
+def _registered(connection: Connection, ids: Iterable[str]) -> _Registered:
+    found: _Registered = {}
+    columns = (traces.c.id, traces.c.position, traces.c.certificate, traces.c.message)
+    for some in batches(dict.fromkeys(ids), KEYS_A_QUERY):
+        for id_, *rest in connection.execute(select(*columns).where(traces.c.id.in_(some))):
+            found.setdefault(id_, []).append(_Known(*rest))
+    return found
+
+
+def _clock(connection: Connection) -> datetime:
+    """The database's clock at this moment: there may be many of our hosts, each with a clock of its own."""
+    if connection.dialect.name == "postgresql":
+        now = connection.scalar(select(func.clock_timestamp()))
+    else:
+        now = datetime.fromisoformat(
+            str(connection.scalar(select(func.strftime(literal_column("'%Y-%m-%dT%H:%M:%f+00:00'"), "now"))))
+        )
+    assert isinstance(now, datetime)
+    return now.astimezone(UTC)

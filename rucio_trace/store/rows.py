@@ -1,0 +1,141 @@
+"""Between a trace and its row, both ways.
+
+Writing derives the index columns from the signed message. Reading parses the message anew and holds the
+index columns against it, so that a row altered in the database is refused, here because it contradicts
+itself or by the verifier because its signature fails: it is never believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from rucio_trace.envelope import Trace
+from rucio_trace.errors import Malformed
+from rucio_trace.store.errors import CorruptRow
+from rucio_trace.store.records import Stored
+from rucio_trace.store.tables import indexable
+from rucio_trace.trace import HEX_DIGITS, parse, parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from sqlalchemy import Row
+
+    from rucio_trace.trace import Statement
+
+__all__ = ["FINGERPRINT_BYTES", "Entry", "fingerprint", "index_columns", "split_chain", "to_entry", "to_stored"]
+
+FINGERPRINT_BYTES: Final = 32
+
+_DIGEST_LENGTHS: Final = frozenset(HEX_DIGITS.values())
+_CLAIMED: Final = (
+    "claimed_id",
+    "claimed_timestamp",
+    "claimed_origin",
+    "claimed_hash_algorithm",
+    "claimed_obsolescence",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A trace made ready for its row."""
+
+    trace: Trace
+    id: str
+    time: datetime | None
+    columns: dict[str, Any]
+    """Those columns of the row that the database has no part in."""
+    certificates: dict[bytes, bytes]
+    """DER by fingerprint: the leaf and the intermediates."""
+    digests: frozenset[tuple[bytes, bool]]
+    """What the statement says of the bytes: a digest, and whether it is of a member of the archive."""
+    digest_set: bytes
+    """The fingerprint of `digests`."""
+
+
+def to_entry(trace: Trace) -> Entry:
+    """Everything a row needs, taken from the signed message and not from what *trace* repeats beside it.
+
+    Raises:
+        Malformed: the message is no statement.
+    """
+    statement = parse(trace.message)
+    certificates = {fingerprint(der): der for der in (trace.certificate, *trace.chain)}
+    digests = _digests(statement)
+    columns = index_columns(statement) | {
+        "id": trace.id,
+        "certificate": fingerprint(trace.certificate),
+        "chain": b"".join(fingerprint(der) for der in trace.chain),
+        "message": trace.message,
+        "signature": trace.signature,
+        "claimed": _claimed(trace) if statement.schema is None else None,
+    }
+    return Entry(
+        trace=trace,
+        id=trace.id,
+        time=parse_time(statement.time) if statement.time else None,
+        columns=columns,
+        certificates=certificates,
+        digests=digests,
+        digest_set=fingerprint(b"".join(sorted(bytes([len(d), of_content]) + d for d, of_content in digests))),
+    )
+
+
+def index_columns(statement: Statement) -> dict[str, str | None]:
+    """What the index columns of *statement*'s row hold."""
+    in_rucio = statement.product is not None
+    return {
+        "event": str(statement.event),
+        "name": indexable(statement.name),
+        "did": indexable(statement.did) if in_rucio and statement.did else None,
+        "generation": statement.generation if in_rucio else None,
+        "rse": None if statement.rse is None else indexable(statement.rse),
+        "revokes": statement.revokes,
+    }
+
+
+def _digests(statement: Statement) -> frozenset[tuple[bytes, bool]]:
+    own = {(statement.hash, False), *((digest, False) for digest in statement.digests.values())}
+    contents = {(content.hash, True) for content in statement.contents or ()}
+    # A text of the Traceability Service may give its members digests of any length: nobody can look for those.
+    return frozenset((bytes.fromhex(digest), of) for digest, of in own | contents if len(digest) in _DIGEST_LENGTHS)
+
+
+def _claimed(trace: Trace) -> str | None:
+    claimed = {name: value for name in _CLAIMED if (value := getattr(trace, name)) is not None}
+    return json.dumps(claimed) if claimed else None
+
+
+def to_stored(row: Row[Any], certificate: Callable[[bytes], bytes]) -> Stored:
+    """The trace in *row*; *certificate* gives the DER of a fingerprint.
+
+    Raises:
+        CorruptRow: the row is not one that `to_entry` made.
+    """
+    try:
+        claimed = json.loads(row.claimed) if row.claimed else {}
+        chain = [certificate(fingerprint) for fingerprint in split_chain(row.chain)]
+        trace = Trace.restore(row.message, row.signature, certificate(row.certificate), chain, **claimed)
+    except Malformed as error:
+        raise CorruptRow(row.position, error.subject, error.expected, error.found) from error
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # SQLite holds any type in any column
+        raise CorruptRow(row.position, "the row", "as written by the store", str(error)) from error
+    for column, expected in (index_columns(trace.statement) | {"id": trace.id}).items():
+        if getattr(row, column) != expected:
+            raise CorruptRow(row.position, f"column {column}", str(expected), str(getattr(row, column)))
+    return Stored(trace.id, trace, row.position, row.registered_at)
+
+
+def split_chain(chain: bytes) -> list[bytes]:
+    """The fingerprints that a row's `chain` is made of."""
+    return [chain[start : start + FINGERPRINT_BYTES] for start in range(0, len(chain), FINGERPRINT_BYTES)]
+
+
+def fingerprint(data: bytes) -> bytes:
+    """What certificates and sets of digests are known by."""
+    return hashlib.sha256(data).digest()

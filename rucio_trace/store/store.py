@@ -1,0 +1,169 @@
+"""The trace store: registers signed traces, each once, and finds them again.
+
+It keeps what was signed, verbatim, and answers from nothing else. It does not judge files: it gives
+`verify.judge` the evidence. One `Store` may be used by many threads; a process that forks may go on using it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from rucio_trace.store import evidence, read, schema
+from rucio_trace.store.database import Database
+from rucio_trace.store.register import register
+from rucio_trace.store.search import Filters, search
+from rucio_trace.store.tables import head, indexable, traces
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
+    from types import TracebackType
+
+    from sqlalchemy import ColumnElement
+
+    from rucio_trace.envelope import Trace
+    from rucio_trace.identity import Trust
+    from rucio_trace.status import Status
+    from rucio_trace.store.records import Registration, Stored
+    from rucio_trace.trace import Event, ProductKey
+    from rucio_trace.verify import Evidence
+
+__all__ = ["Store"]
+
+
+class Store:
+    """An open store; a context manager. Every method may raise StorageError, and works again once the cause is gone."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._reader = read.Reader()
+
+    @classmethod
+    def open(cls, url: str, *, password: str | None = None, migrate: bool = True) -> Self:
+        """Open the store at *url*, `sqlite:////path` or `postgresql://user@host/name`.
+
+        A missing SQLite file is created and old tables are brought up to date, unless *migrate* is False: then
+        anything but a store that is ready is an error. Many processes may open, and so migrate, at once.
+
+        Raises:
+            BadStoreUrl: not such a URL.
+            UnpreparedStore, NewerStore: tables of another version.
+            StoreUnavailable: the database does not answer, or refuses.
+        """
+        database = Database(url, password)
+        if migrate:
+            schema.migrate(database)
+        else:
+            schema.check_schema(database)
+        return cls(database)
+
+    def close(self) -> None:
+        """Close idle connections; an open one closes when its call ends."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def shown(self) -> str:
+        """Where this store is, without a password."""
+        return self._database.shown
+
+    def register(self, unverified_traces: Sequence[Trace], *, trust: Trust | None) -> list[Registration]:
+        """Store traces, all in one transaction; one answer each, in their order.
+
+        A trace whose id is there already with the same message is known: repeating is safe, also after its
+        certificate has expired. With another message it is a conflict, and what is there stays.
+        With *trust*, every new trace must be accepted by `check_trace` at the database's time; without,
+        its signature must fit its certificate, whoever that is.
+        """
+        return register(self._database, unverified_traces, trust)
+
+    def position(self) -> int:
+        """The last position given out, 0 in an empty store."""
+        from sqlalchemy import select
+
+        with self._database.reading() as connection:
+            return int(connection.scalar(select(head.c.position)) or 0)
+
+    def since(self, position: int, limit: int = 1_000) -> list[Stored]:
+        """The *limit* traces that follow *position*: what a reader asks to miss none."""
+        with self._database.reading() as connection:
+            return self._reader.read(connection, traces.c.position > position, limit=limit)
+
+    def product(self, keys: Collection[ProductKey]) -> dict[ProductKey, list[Stored]]:
+        """The history of each product, in the order of positions; an empty one for a product without traces."""
+        with self._database.reading() as connection:
+            found = self._reader.histories(connection, keys)
+        return {key: found.get(key, []) for key in keys}
+
+    def by_id(self, trace_id: str) -> list[Stored]:
+        """The trace with this id; several only where members of the Traceability Service signed the same text."""
+        return self._read(traces.c.id == indexable(trace_id))
+
+    def by_name(self, name: str, *, limit: int | None = None) -> list[Stored]:
+        """Traces of files with this base name, or this whole DID name if it holds folders."""
+        found = self._read(read.named(name.rpartition("/")[2]), limit)
+        if "/" in name:
+            return [s for s in found if (key := s.trace.statement.product) is not None and key.name == name]
+        return [s for s in found if s.trace.statement.name == name]
+
+    def by_did(self, scope: str, name: str, *, limit: int | None = None) -> list[Stored]:
+        """Traces of this DID, of all generations and of every Rucio."""
+        did = f"{scope}:{name}"
+        return [s for s in self._read(read.of_dids([did]), limit) if s.trace.statement.did == did]
+
+    def by_digest(self, hexadecimal: str | Collection[str], *, limit: int | None = None) -> list[Stored]:
+        """Traces of files with one of these digests, of any algorithm."""
+        wanted = [hexadecimal] if isinstance(hexadecimal, str) else hexadecimal
+        return self._read(read.bearing(wanted, of_content=False), limit)
+
+    def by_content(self, hexadecimal: str, *, limit: int | None = None) -> list[Stored]:
+        """Traces of archives that hold a member with this digest."""
+        return self._read(read.bearing([hexadecimal], of_content=True), limit)
+
+    def search(
+        self,
+        *,
+        name_prefix: str | None = None,
+        digest: str | None = None,
+        status: Status | None = None,
+        event: Event | None = None,
+        rse: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 100,
+    ) -> list[Stored]:
+        """The newest traces that fulfil everything given, newest first.
+
+        `name_prefix` is of the file's base name, or of `scope:name` if it holds a colon; `digest` is the file's or
+        a member's, by any algorithm; `status` is the product's; times are those of the events, `until` excluded.
+        """
+        filters = Filters(
+            name_prefix=name_prefix, digest=digest, status=status, event=event, rse=rse, since=since, until=until
+        )
+        with self._database.reading() as connection:
+            return search(connection, self._reader, filters, limit)
+
+    def candidates(self, hashes: Mapping[str, str], base_name: str, did: str | None = None) -> list[Evidence]:
+        """All that is known of the products a file could be, for `verify.judge`.
+
+        `hashes` are the file's digests by algorithm. With *did* the name is not asked.
+
+        Raises:
+            TooMuchEvidence: more than could be judged; a part of it could mislead.
+        """
+        from rucio_trace.verify import Evidence
+
+        with self._database.reading() as connection:
+            found = evidence.collect(connection, self._reader, hashes, base_name, did)
+        return [Evidence(trace=stored.trace, registered_at=stored.registered_at) for stored in found]
+
+    def _read(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Stored]:
+        with self._database.reading() as connection:
+            return self._reader.read(connection, condition, limit=limit)
