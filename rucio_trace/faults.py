@@ -15,10 +15,12 @@ __all__ = [
     "BadSignature",
     "CaSigned",
     "CertificateRevoked",
+    "CertificateUnreadable",
     "ChainBroken",
     "ContentUnderOtherName",
     "Contradiction",
     "CrlUnusable",
+    "DifferentContent",
     "DifferentDigest",
     "DifferentSize",
     "DisputedOrigin",
@@ -26,10 +28,13 @@ __all__ = [
     "Expired",
     "Fault",
     "FileFault",
+    "MarkedObsolete",
     "MessageUnreadable",
     "MissingDigest",
+    "NewerGeneration",
     "NewerSchema",
     "NoDigitalSignature",
+    "NobodyVouches",
     "NotYetValid",
     "OutsidePattern",
     "OutsideRights",
@@ -43,6 +48,7 @@ __all__ = [
     "Untrusted",
     "WeakKey",
     "Withdrawn",
+    "WithdrawnOrigin",
     "WrongAlgorithm",
     "WrongSigner",
 ]
@@ -82,6 +88,10 @@ class Altered(Fault):
 
 class MessageUnreadable(Altered):
     """The signed text is no statement."""
+
+
+class CertificateUnreadable(Altered):
+    """A certificate beside the signed text cannot be read."""
 
 
 class EnvelopeDiffers(Altered):
@@ -206,6 +216,26 @@ class AmbiguousName(FileFault):
 
 class SeveralProducts(FileFault):
     """Several products have these bytes and their verdicts differ."""
+
+
+class DifferentContent(FileFault):
+    """A member of the archive is not the origin's."""
+
+
+class WithdrawnOrigin(FileFault):
+    """The file is what a withdrawn CREATE said it should be."""
+
+
+class MarkedObsolete(Remark):
+    """The product should not be used any more."""
+
+
+class NewerGeneration(Remark):
+    """The product's name has been given to newer content since."""
+
+
+class NobodyVouches(FileFault):
+    """Traces of the product were accepted, but none says that its bytes are good."""
 
 
 class DisputedOrigin(FileFault):

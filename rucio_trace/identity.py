@@ -1,0 +1,242 @@
+"""Who may sign, and what about: anchors, the federation file and its members' rights.
+
+A `Trust` is built once, from bytes, and then only asked. `from_anchors` trusts every signer of
+some authorities with everything; `from_federation` gives each member its own authority, subjects
+and rights (docs/format.md, section 6). Files are read by the caller: this module does no I/O.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography import x509
+
+from rucio_trace import certificates
+from rucio_trace.certificates import Certificate
+from rucio_trace.chains import Anchors
+from rucio_trace.errors import ConfigurationError, Malformed
+from rucio_trace.revocation import Revocations
+from rucio_trace.statement import Event, Statement
+
+__all__ = ["Member", "Patterns", "SubjectPattern", "Trust"]
+
+
+class Patterns:
+    """Names with `*` for any run of characters; an empty list matches nothing."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self.patterns = tuple(patterns)
+        self._expressions = [_expression(pattern) for pattern in self.patterns]
+
+    def match(self, name: str) -> bool:
+        return any(expression.fullmatch(name) for expression in self._expressions)
+
+    def __str__(self) -> str:
+        return ", ".join(self.patterns) or "nothing"
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(part) for part in pattern.split("*")), re.DOTALL)
+
+
+class SubjectPattern:
+    """`URI:…` held against the SAN URIs, `DN:…` against the subject, `*` for any certificate.
+
+    A DN is written as in RFC 4514 and compared name by name, so that a `*` cannot reach over a
+    comma into the next one.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self._uri: re.Pattern[str] | None = None
+        self._names: list[tuple[str, re.Pattern[str]]] | None = None
+        if pattern.startswith("URI:") and len(pattern) > 4:
+            self._uri = _expression(pattern[4:])
+        elif pattern.startswith("DN:"):
+            self._names = [(oid, _expression(value)) for oid, value in _names_of_pattern(pattern[3:])]
+        elif pattern != "*":
+            raise ConfigurationError("subject", expected="URI:…, DN:… or *", found=pattern)
+
+    def match(self, certificate: Certificate) -> bool:
+        if self._uri is not None:
+            # two URIs, one of them another member's, name nobody
+            return bool(certificate.uris) and all(self._uri.fullmatch(uri) for uri in certificate.uris)
+        if self._names is not None:
+            names = _names_of(certificate.x509.subject)
+            return len(names) == len(self._names) and all(
+                oid == wanted and expression.fullmatch(value)
+                for (oid, value), (wanted, expression) in zip(names, self._names, strict=True)
+            )
+        return True
+
+
+def _names_of(name: x509.Name) -> list[tuple[str, str]]:
+    """Most special first, as RFC 4514 writes them."""
+    return [(a.oid.dotted_string, str(a.value)) for rdn in reversed(name.rdns) for a in rdn]
+
+
+def _names_of_pattern(text: str) -> list[tuple[str, str]]:
+    try:
+        names = _names_of(x509.Name.from_rfc4514_string(text))
+    except ValueError as error:
+        raise ConfigurationError("subject", expected="a DN as in RFC 4514", found=f"{text}: {error}") from None
+    if not names:
+        raise ConfigurationError("subject", expected="a DN with at least one name", found=text)
+    return names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A member of the federation: whose certificates are its own, and what they may say."""
+
+    name: str
+    anchors: Anchors
+    subjects: tuple[SubjectPattern, ...]
+    rses: Patterns
+    create: Patterns
+    obsolete: Patterns
+    revoke: Patterns
+    outside: bool
+    needs_crl: bool
+
+    def owns(self, certificate: Certificate) -> bool:
+        return any(subject.match(certificate) for subject in self.subjects)
+
+    def missing_right(self, s: Statement) -> str | None:
+        """The right this member lacks for saying *s*; None when it may.
+
+        Whoever looks at a replica needs its RSE; whoever speaks for a product needs its scope.
+        """
+        product = s.product
+        if product is None:
+            return None if self.outside else "the right to speak of files outside Rucio"
+        if s.rse is not None:
+            return None if self.rses.match(s.rse) else f"the right to attest RSE {s.rse}"
+        rights = {Event.CREATE: self.create, Event.OBSOLETE: self.obsolete, Event.REVOKE: self.revoke}
+        patterns = rights.get(s.event)
+        if patterns is not None and patterns.match(product.scope):
+            return None
+        return f"the right to {s.event} in scope {product.scope}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Everyone we believe, each for what they may say. No members: nobody."""
+
+    members: tuple[Member, ...]
+    revocations: Revocations = field(default_factory=lambda: Revocations(()))
+
+    @classmethod
+    def from_anchors(cls, pems: Iterable[bytes], crls: Iterable[bytes] = ()) -> "Trust":
+        """Any signer below these certificates may say anything: the verdict prints who it was.
+
+        As soon as one revocation list is given, every signer's issuer needs one.
+
+        Raises:
+            ConfigurationError: unreadable certificates or lists.
+        """
+        loaded = [c for pem in pems for c in _authorities(pem, "anchors")]
+        revocations = Revocations(crls)
+        everything = Patterns(["*"])
+        member = Member(
+            name="anchors",
+            anchors=Anchors(loaded),
+            subjects=(SubjectPattern("*"),),
+            rses=everything,
+            create=everything,
+            obsolete=everything,
+            revoke=everything,
+            outside=True,
+            needs_crl=bool(revocations),
+        )
+        return cls((member,) if loaded else (), revocations)
+
+    @classmethod
+    def from_federation(cls, text: str, read: Callable[[str], bytes]) -> "Trust":
+        """Read a federation file; *read* gives the bytes of the certificates and lists it names.
+
+        Raises:
+            ConfigurationError: a wrong or missing key, or an unreadable file.
+        """
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError("federation file", expected="TOML", found=str(error)) from None
+        _check_keys("federation file", table, ("name", "member"))
+        entries = table.get("member")
+        if not isinstance(entries, list) or not entries:
+            raise ConfigurationError("federation file", expected="at least one [[member]]", found="none")
+        lists: dict[str, bytes] = {}
+        members = tuple(_member(entry, _reader(read), lists) for entry in entries)
+        names = [member.name for member in members]
+        if len(set(names)) != len(names):
+            raise ConfigurationError("federation file", expected="every member once", found=", ".join(names))
+        return cls(members, Revocations(lists.values()))
+
+
+_MEMBER_KEYS = ("name", "ca", "crl", "subject", "rses", "create", "obsolete", "revoke", "outside")
+
+
+def _member(entry: Any, read: Callable[[str], bytes], lists: dict[str, bytes]) -> Member:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
+        raise ConfigurationError("federation file, member", expected="a table with a name", found=repr(entry))
+    where = f"federation file, member {entry['name']}"
+    _check_keys(where, entry, _MEMBER_KEYS)
+    authorities, crls = _texts(where, entry, "ca"), _texts(where, entry, "crl")
+    subjects = _texts(where, entry, "subject")
+    if not authorities or not subjects:
+        raise ConfigurationError(where, expected="ca and subject", found="one of them missing or empty")
+    outside = entry.get("outside", False)
+    if not isinstance(outside, bool):
+        raise ConfigurationError(f"{where}, outside", expected="true or false", found=repr(outside))
+    lists.update((location, read(location)) for location in crls)
+    return Member(
+        name=entry["name"],
+        anchors=Anchors([c for file in authorities for c in _authorities(read(file), file)]),
+        subjects=tuple(SubjectPattern(subject) for subject in subjects),
+        rses=Patterns(_texts(where, entry, "rses")),
+        create=Patterns(_texts(where, entry, "create")),
+        obsolete=Patterns(_texts(where, entry, "obsolete")),
+        revoke=Patterns(_texts(where, entry, "revoke")),
+        outside=outside,
+        needs_crl=bool(crls),
+    )
+
+
+def _check_keys(where: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]}?" if near else ""
+            raise ConfigurationError(where, expected=f"one of {', '.join(known)}", found=key, hint=hint)
+
+
+def _texts(where: str, entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """A text or a list of texts; absent is empty."""
+    value = entry.get(key, [])
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
+        raise ConfigurationError(f"{where}, {key}", expected="a text or a list of texts", found=repr(value))
+    return tuple(items)
+
+
+def _reader(read: Callable[[str], bytes]) -> Callable[[str], bytes]:
+    def read_file(location: str) -> bytes:
+        try:
+            return read(location)
+        except OSError as error:
+            raise ConfigurationError(
+                f"federation file, {location}", expected="a readable file", found=error.strerror or str(error)
+            ) from error
+
+    return read_file
+
+
+def _authorities(pem: bytes, subject: str) -> list[Certificate]:
+    try:
+        return certificates.load_pem(pem, subject)
+    except Malformed as error:
+        raise ConfigurationError(error.subject, expected=error.expected, found=error.found) from None
