@@ -98,7 +98,7 @@ class Limits:
 
     archive_members: int = _at_least(100_000)
     archive_bytes: int = _at_least(4 * 1024**4)
-    archive_ratio: int = _at_least(1_000)
+    archive_ratio: int = _at_least(500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

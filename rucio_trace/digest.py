@@ -34,6 +34,7 @@ __all__ = [
     "Digests",
     "FileChanged",
     "NotAFile",
+    "chunks",
     "cores",
     "digest_file",
     "digest_stream",
@@ -201,28 +202,36 @@ def digest_stream(
     stream: BinaryIO,
     algorithms: Iterable[str],
     *,
+    most: int | None = None,
     progress: Callable[[int], object] | None = None,
     threads: int | None = None,
 ) -> Digests:
-    """Read *stream* to its end; `progress` is told the bytes of each read."""
+    """Read *stream* to its end, or until more than *most* bytes came; `progress` is told the bytes of each read."""
     with DigestPass(algorithms, threads=threads) as digests:
-        for chunk in _chunks(stream):
+        for chunk in chunks(stream, most=most):
             digests.update(chunk)
             if progress:
                 progress(len(chunk))
         return digests.finish()
 
 
-def _chunks(stream: BinaryIO) -> Iterable[memoryview]:
-    """Successive reads into one buffer; each view is good until the next is asked for."""
+def chunks(stream: BinaryIO, chunk_bytes: int = CHUNK_BYTES, *, most: int | None = None) -> Iterator[memoryview]:
+    """Successive reads into one buffer; each view is good until the next is asked for.
+
+    Ends with the stream, or when more than *most* bytes came: a file may grow as fast as it is read.
+    """
+    buffer = memoryview(bytearray(chunk_bytes))
+    total = 0
+    while (most is None or total <= most) and (view := _read(stream, buffer)):
+        total += len(view)
+        yield view
+
+
+def _read(stream: BinaryIO, buffer: memoryview) -> memoryview:
     readinto = getattr(stream, "readinto", None)
     if readinto is None:
-        while data := stream.read(CHUNK_BYTES):
-            yield memoryview(data)
-        return
-    view = memoryview(bytearray(CHUNK_BYTES))
-    while count := readinto(view):
-        yield view[:count]
+        return memoryview(stream.read(len(buffer)))
+    return buffer[: readinto(buffer)]
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -242,12 +251,16 @@ def open_file(path: Path) -> BinaryIO:
 
 @contextmanager
 def unchanged(path: Path, file: BinaryIO) -> Iterator[os.stat_result]:
-    """Give the state of *file* and raise FileChanged if it is another one when the block ends."""
+    """Give the state of *file* and raise FileChanged if a regular file's is another one when the block ends."""
     before = os.fstat(file.fileno())
     yield before
     after = os.fstat(file.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    if stat.S_ISREG(before.st_mode) and _state(before) != _state(after):
         raise FileChanged(path, before.st_size, after.st_size)
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 def digest_file(
@@ -273,7 +286,8 @@ def digest_file(
         regular = stat.S_ISREG(before.st_mode)
         if regular and names == ["BLAKE3"] and before.st_size >= _MAPPED_MIN_BYTES and many > 1:
             return _digest_mapped(file, before.st_size, many, progress)
-        return digest_stream(file, names, progress=progress, threads=threads)
+        most = before.st_size if regular else None
+        return digest_stream(file, names, most=most, progress=progress, threads=threads)
 
 
 def _digest_mapped(file: BinaryIO, size: int, threads: int, progress: Callable[[int], object] | None) -> Digests:

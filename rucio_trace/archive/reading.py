@@ -14,7 +14,7 @@ from rucio_trace.archive.members import ArchiveLimits, BrokenArchive, Budget, Me
 from rucio_trace.archive.seeking import read_members
 from rucio_trace.archive.tar import is_tar, parse_tar, unpack
 from rucio_trace.archive.zip import STARTS, parse_zip
-from rucio_trace.digest import DigestPass, Digests, cores, open_file, unchanged
+from rucio_trace.digest import DigestPass, Digests, chunks, cores, open_file, unchanged
 from rucio_trace.errors import TraceabilityError
 
 if TYPE_CHECKING:
@@ -110,9 +110,12 @@ class ArchivePass:
         self._run(self._parsing.finish)
         if self._fault:
             raise self._fault
-        if not self._is_archive and _NAMED_ARCHIVE.search(self._name):
+        if not self._is_archive and self._named_archive():
             raise BrokenArchive(self._name, expected="an archive, as its name says", found="something else")
         return ArchiveDigests(whole, tuple(self._members.found) if self._is_archive else None)
+
+    def _named_archive(self) -> bool:
+        return _NAMED_ARCHIVE.search(self._name) is not None
 
     def _run(self, step: Callable[[], None]) -> None:
         try:
@@ -127,18 +130,18 @@ class ArchivePass:
         if head.startswith(STARTS):
             self._is_archive = True
             yield from parse_zip(feed, self._members, self._budget)
-        elif is_tar(head):
-            self._is_archive = True
-            yield from parse_tar(feed, self._members)
+        else:
+            yield from self._parse_tar(feed)
         for mark, packer in _PACKERS:
             if head.startswith(mark):
                 inner_feed = Feed()
-                inner = Parsing(inner_feed, self._parse_packed(inner_feed))
+                inner = Parsing(inner_feed, self._parse_tar(inner_feed))
                 yield from unpack(feed, packer, self._name, self._budget, inner)
 
-    def _parse_packed(self, feed: Feed) -> Parser[None]:
+    def _parse_tar(self, feed: Feed) -> Parser[None]:
         head = yield from feed.peek(_HEAD_BYTES)
-        if is_tar(head):
+        # An empty tar is nothing but zeros; so are other files, and only the name tells.
+        if is_tar(head) or (head == bytes(_HEAD_BYTES) and self._named_archive()):
             self._is_archive = True
             yield from parse_tar(feed, self._members)
 
@@ -166,15 +169,15 @@ def digest_archive(
     inner_names = names if member_algorithms is None else tuple(member_algorithms)
     reading = ArchivePass(str(path), names, member_algorithms=inner_names, limits=limits, threads=threads)
     with open_file(path) as file, unchanged(path, file) as state:
-        buffer = memoryview(bytearray(_READ_BYTES))
-        while count := file.readinto(buffer):  # type: ignore[attr-defined]
-            reading.update(buffer[:count])
+        regular = stat.S_ISREG(state.st_mode)
+        for chunk in chunks(file, _READ_BYTES, most=state.st_size if regular else None):
+            reading.update(chunk)
             if progress:
-                progress(count)
+                progress(len(chunk))
         try:
             return reading.finish()
         except NotStreamable:
-            if not stat.S_ISREG(state.st_mode):
+            if not regular:
                 raise
             members = Members(str(path), inner_names, limits)
             read_members(file, members, Budget(str(path), limits))
