@@ -46,6 +46,7 @@ class Database:
             BadStoreUrl: neither a file of SQLite nor a PostgreSQL database, or its driver is not installed.
         """
         self._engine = _open_engine(url, password)
+        self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
         self._process = os.getpid()
 
     @property
@@ -101,6 +102,8 @@ class Database:
             yield
         except DBAPIError as error:
             raise StoreUnavailable(self.shown, str(error.orig).strip() or type(error.orig).__name__) from error
+        except self._driver_error as error:  # from COPY and the like, which do without SQLAlchemy
+            raise StoreUnavailable(self.shown, str(error).strip() or type(error).__name__) from error
         except PoolTimeoutError as error:
             raise StoreUnavailable(self.shown, "no free connection") from error
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import func, insert, literal_column, select, update
+from sqlalchemy import func, literal_column, select, update
 
 from rucio_trace import certificates as x509
+from rucio_trace.checking import Refused, check_trace
 from rucio_trace.errors import Malformed, Refuted, Undecided
+from rucio_trace.faults import Uncertain
+from rucio_trace.statement import SCHEMA
+from rucio_trace.store.bulk import insert_rows
 from rucio_trace.store.errors import CorruptRow
 from rucio_trace.store.read import KEYS_A_QUERY, batches
 from rucio_trace.store.records import Outcome, Registration
@@ -40,8 +44,16 @@ class _Known(NamedTuple):
 _Registered = dict[str, list[_Known]]  # by id; several only where members of the Traceability Service signed one text
 
 
-def register(database: Database, unverified: Sequence[Trace], trust: Trust | None) -> list[Registration]:
+class _Rules(NamedTuple):
+    trust: Trust | None
+    allow_stale_crl: bool
+
+
+def register(
+    database: Database, unverified: Sequence[Trace], trust: Trust | None, *, allow_stale_crl: bool
+) -> list[Registration]:
     """See `Store.register`."""
+    rules = _Rules(trust, allow_stale_crl)
     answers: list[Registration | None] = [_refusal(trace) for trace in unverified]
     with database.reading() as connection:
         now = _clock(connection)
@@ -49,7 +61,7 @@ def register(database: Database, unverified: Sequence[Trace], trust: Trust | Non
     entries: dict[int, Entry] = {}
     for number, trace in enumerate(unverified):
         if answers[number] is None:
-            answers[number] = _answer_known(trace, known) or _judge(trace, trust, now)
+            answers[number] = _answer_known(trace, known) or _judge(trace, rules, now)
         if answers[number] is None:
             entries[number] = to_entry(trace)
     if entries:
@@ -79,15 +91,16 @@ def _answer_known(trace: Trace, known: _Registered) -> Registration | None:
     return None
 
 
-def _judge(trace: Trace, trust: Trust | None, now: datetime) -> Registration | None:
+def _judge(trace: Trace, rules: _Rules, now: datetime) -> Registration | None:
     """Why a trace is not taken; None if it is."""
     try:
-        if trust is not None:
-            from rucio_trace.verify import check_trace
-
-            check_trace(trace, trust, now)
+        if rules.trust is not None:
+            check_trace(trace, rules.trust, now, allow_stale_crl=rules.allow_stale_crl)
         else:
             _check_signature(trace)
+    except Refused as error:
+        outcome = Outcome.UNDECIDED if error.family is Uncertain else Outcome.REFUSED
+        return Registration(trace.id, None, outcome, "; ".join(str(fault) for fault in error.faults))
     except (Malformed, Refuted) as error:
         return Registration(trace.id, None, Outcome.REFUSED, str(error))
     except Undecided as error:
@@ -97,6 +110,8 @@ def _judge(trace: Trace, trust: Trust | None, now: datetime) -> Registration | N
 
 def _check_signature(trace: Trace) -> None:
     """Accept a trace that was signed with its own certificate, whoever's that is."""
+    if trace.statement.schema not in (None, SCHEMA):
+        raise Undecided("schema", expected=SCHEMA, found=f"{trace.statement.schema}, made by a newer version")
     certificate = x509.load(trace.certificate)
     signer = trace.statement.signer or certificate.fingerprint
     if certificate.fingerprint != signer:
@@ -134,7 +149,7 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime) -> Non
     there = _existing(connection, certificates.c.fingerprint, certificates.c.fingerprint, ders)
     missing = [{"fingerprint": key, "certificate": der} for key, der in ders.items() if key not in there]
     if missing:
-        connection.execute(insert(certificates), missing)
+        insert_rows(connection, certificates, missing)
     sets = _insert_digests(connection, new)
     rows = [
         entry.columns
@@ -146,7 +161,7 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime) -> Non
         }
         for position, entry in new.items()
     ]
-    connection.execute(insert(traces), rows)
+    insert_rows(connection, traces, rows)
 
 
 def _insert_digests(connection: Connection, new: dict[int, Entry]) -> dict[bytes, int]:
@@ -155,13 +170,13 @@ def _insert_digests(connection: Connection, new: dict[int, Entry]) -> dict[bytes
     sets = _existing(connection, digest_sets.c.fingerprint, digest_sets.c.id, first)
     added = {fingerprint: position for fingerprint, position in first.items() if fingerprint not in sets}
     if added:
-        connection.execute(insert(digest_sets), [{"id": id_, "fingerprint": key} for key, id_ in added.items()])
+        insert_rows(connection, digest_sets, [{"id": id_, "fingerprint": key} for key, id_ in added.items()])
         rows = [
             {"digest": digest, "digest_set": position, "of_content": of_content}
             for position in added.values()
             for digest, of_content in new[position].digests
         ]
-        connection.execute(insert(digests), rows)
+        insert_rows(connection, digests, rows)
     return sets | added
 
 

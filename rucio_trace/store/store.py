@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from sqlalchemy import select
+
 from rucio_trace.store import evidence, read, schema
 from rucio_trace.store.database import Database
 from rucio_trace.store.register import register
@@ -74,7 +76,9 @@ class Store:
         """Where this store is, without a password."""
         return self._database.shown
 
-    def register(self, unverified_traces: Sequence[Trace], *, trust: Trust | None) -> list[Registration]:
+    def register(
+        self, unverified_traces: Sequence[Trace], *, trust: Trust | None, allow_stale_crl: bool = False
+    ) -> list[Registration]:
         """Store traces, all in one transaction; one answer each, in their order.
 
         A trace whose id is there already with the same message is known: repeating is safe, also after its
@@ -82,12 +86,10 @@ class Store:
         With *trust*, every new trace must be accepted by `check_trace` at the database's time; without,
         its signature must fit its certificate, whoever that is.
         """
-        return register(self._database, unverified_traces, trust)
+        return register(self._database, unverified_traces, trust, allow_stale_crl=allow_stale_crl)
 
     def position(self) -> int:
         """The last position given out, 0 in an empty store."""
-        from sqlalchemy import select
-
         with self._database.reading() as connection:
             return int(connection.scalar(select(head.c.position)) or 0)
 

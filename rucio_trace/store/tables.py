@@ -110,11 +110,12 @@ digest_sets = Table(
     Column("fingerprint", LargeBinary(32), nullable=False, unique=True),
 )
 
+# No foreign key: these are the most rows by far, written in one transaction with their set and never changed.
 digests = Table(
     "trace_digests",
     metadata,
     Column("digest", LargeBinary(64), primary_key=True),
-    Column("digest_set", BigInteger, ForeignKey(digest_sets.c.id), primary_key=True),
+    Column("digest_set", BigInteger, primary_key=True, autoincrement=False),
     Column("of_content", Boolean, primary_key=True),
     sqlite_with_rowid=False,
 )

@@ -51,10 +51,9 @@ def _create_digests() -> None:
     op.create_table(
         "trace_digests",
         sa.Column("digest", sa.LargeBinary(64), nullable=False),
-        sa.Column("digest_set", sa.BigInteger, nullable=False),
+        sa.Column("digest_set", sa.BigInteger, autoincrement=False, nullable=False),
         sa.Column("of_content", sa.Boolean, nullable=False),
         sa.PrimaryKeyConstraint("digest", "digest_set", "of_content", name="pk_trace_digests"),
-        sa.ForeignKeyConstraint(["digest_set"], ["trace_digest_sets.id"], name="fk_trace_digests_digest_set"),
         sqlite_with_rowid=False,
     )
 
