@@ -64,7 +64,7 @@ class ProductStatus:
     """`position` is the youngest trace that was considered: an older snapshot never replaces a newer one."""
 
     status: Status
-    origin: Trace | None
+    origin: Stored | None
     replicas: Mapping[str, ReplicaStatus]
     position: int
 
@@ -102,8 +102,12 @@ def product_status(history: Sequence[Stored], replica_key: Callable[[str], str])
     standing = {id(trace) for trace in judged.traces}
     counting = [stored for stored in _in_order(history) if id(stored.trace) in standing]
     replicas = _replicas(counting, judged.origin, replica_key)
-    position = max((stored.position for stored in history), default=0)
-    return ProductStatus(_status(judged, replicas), judged.origin, replicas, position)
+    return ProductStatus(
+        status=_status(judged, replicas),
+        origin=next((stored for stored in counting if stored.trace is judged.origin), None),
+        replicas=replicas,
+        position=max((stored.position for stored in history), default=0),
+    )
 
 
 def _in_order(history: Iterable[Stored]) -> list[Stored]:

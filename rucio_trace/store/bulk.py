@@ -30,7 +30,7 @@ def insert_rows(connection: Connection, table: Table, rows: Iterable[Mapping[str
 
 def _converters(connection: Connection, table: Table) -> list[tuple[str, Callable[[Any], Any]]]:
     """For each column, what makes its value one that the driver takes."""
-    found = []
+    found: list[tuple[str, Callable[[Any], Any]]] = []
     for column in table.columns:
         processor = None
         if connection.dialect.name != "postgresql":  # psycopg knows all our types by itself
