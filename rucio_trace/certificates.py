@@ -51,6 +51,7 @@ class Certificate:
     algorithm: str | None
     fingerprint: str
     subject: str
+    issuer_der: bytes
     uris: tuple[str, ...]
     not_before: datetime
     not_after: datetime
@@ -139,6 +140,7 @@ def _read(der: bytes, certificate: x509.Certificate) -> Certificate:
         algorithm=algorithm,
         fingerprint=hashlib.sha256(der).hexdigest(),
         subject=certificate.subject.rfc4514_string(),
+        issuer_der=certificate.issuer.public_bytes(),
         uris=tuple(names.get_values_for_type(x509.UniformResourceIdentifier)) if names else (),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,

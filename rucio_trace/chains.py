@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, Store, VerificationError
 
-from rucio_trace.certificates import MIN_RSA_BITS, UNREADABLE, Certificate, load
+from rucio_trace.certificates import MIN_RSA_BITS, UNREADABLE, Certificate
 
 __all__ = ["Anchors", "Path"]
 
@@ -51,6 +51,13 @@ _CA_POLICY = (
 _SIGNER_POLICY = ExtensionPolicy.permit_all()
 
 
+_Key = tuple[bytes, tuple[bytes, ...]]
+
+
+def _key(signer: Certificate, chain: tuple[Certificate, ...]) -> _Key:
+    return signer.der, tuple(c.der for c in chain)
+
+
 class Anchors:
     """The certificates we trust without asking who issued them.
 
@@ -60,13 +67,14 @@ class Anchors:
     def __init__(self, certificates: Sequence[Certificate]) -> None:
         self.certificates = tuple(certificates)
         self._store = Store([c.x509 for c in certificates]) if certificates else None
-        self._known: dict[tuple[bytes, tuple[bytes, ...]], tuple[Path, ...]] = {}
+        self._known: dict[_Key, tuple[Path, ...]] = {}
+        self._breaks: dict[_Key, Certificate | None] = {}
 
     def path(self, signer: Certificate, chain: tuple[Certificate, ...], at: datetime) -> Path | None:
         """A path that is valid at *at*; if there is none, one that was or will be; else None."""
         if self._store is None:
             return None
-        key = signer.der, tuple(c.der for c in chain)
+        key = _key(signer, chain)
         known = self._known.get(key)
         if known is None:
             known = self._keep(key, self._find(signer, chain, at))
@@ -78,7 +86,7 @@ class Anchors:
             return other
         return known[0] if known else None
 
-    def _keep(self, key: tuple[bytes, tuple[bytes, ...]], paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    def _keep(self, key: _Key, paths: tuple[Path, ...]) -> tuple[Path, ...]:
         if len(self._known) >= _CACHED_SIGNERS:
             self._known.clear()
         self._known[key] = paths
@@ -119,6 +127,14 @@ class Anchors:
         Each must be issued by the next one, by an anchor, or by itself: an unsigned list that may
         hold anything would be a place where changes go unseen.
         """
+        key = _key(signer, chain)
+        if key not in self._breaks:
+            if len(self._breaks) >= _CACHED_SIGNERS:
+                self._breaks.clear()
+            self._breaks[key] = self._first_break(signer, chain)
+        return self._breaks[key]
+
+    def _first_break(self, signer: Certificate, chain: tuple[Certificate, ...]) -> Certificate | None:
         for number, certificate in enumerate(chain):
             above = chain[number + 1 : number + 2]
             if not any(c.issued(certificate) for c in (*above, *self.certificates, certificate)):
@@ -134,8 +150,3 @@ def _strong(authority: Certificate) -> bool:
     if isinstance(key, rsa.RSAPublicKey):
         return key.key_size >= MIN_RSA_BITS
     return isinstance(key, ec.EllipticCurvePublicKey)
-
-
-def load_chain(ders: tuple[bytes, ...]) -> tuple[Certificate, ...]:
-    """Read the intermediates of an envelope; raises Malformed."""
-    return tuple(load(der) for der in ders)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from rucio_trace.envelope import Trace
-from rucio_trace.statement import Event, Statement
+from rucio_trace.statement import STRONG, Event, Statement
 
 __all__ = ["History", "Rank", "agree", "history_of", "origin_of", "rank_of", "standing"]
 
@@ -21,19 +21,21 @@ class Rank(IntEnum):
 
     DECLARED = 1  # a CREATE without an RSE: a producer with the right to create in the scope
     OBSERVED = 2  # a CREATE of the first replica, which agreed with Rucio's row
-    ADOPTED = 3  # the same for a product older than the hooks
+    ADOPTED = 3  # the first replica read of a product older than the hooks
     REPEATED = 4  # a COPY or VERIFY: repeats an origin whose CREATE has not come yet
 
 
 def rank_of(s: Statement) -> Rank | None:
     """The statement's rank as an origin; None when it is no word on the origin's digests."""
-    if s.event is Event.CREATE:
-        if s.rse is None:
-            return Rank.DECLARED
-        return Rank.ADOPTED if s.adopted else Rank.OBSERVED
-    if s.event in (Event.COPY, Event.VERIFY) and s.method != "none":
+    if s.schema is not None and s.hash_algorithm not in STRONG:
+        return None  # names the product by a checksum, for want of an origin
+    if s.event not in (Event.CREATE, Event.COPY, Event.VERIFY) or s.method == "none":
+        return None
+    if s.adopted:
+        return Rank.ADOPTED
+    if s.event is not Event.CREATE:
         return Rank.REPEATED
-    return None
+    return Rank.DECLARED if s.rse is None else Rank.OBSERVED
 
 
 def agree(a: Statement, b: Statement) -> bool:

@@ -82,7 +82,7 @@ class Revocations:
         Without *required*, a certificate whose issuer has no list here at all is taken as not
         withdrawn. With *allow_stale*, lists past their next update still answer.
         """
-        candidates = self._by_issuer.get(certificate.x509.issuer.public_bytes(), [])
+        candidates = self._by_issuer.get(certificate.issuer_der, [])
         if not candidates:
             return Unusable(f"a revocation list of {issuer.subject}", "none") if required else None
         signed = [item for item in candidates if item.whole and item.is_signed_by(issuer)]
