@@ -17,12 +17,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from rucio_trace import certificates, strictjson
-from rucio_trace.certificates import UNREADABLE, SigningKey, key_algorithm
+from rucio_trace.certificates import SigningKey, key_algorithm
 from rucio_trace.errors import ConfigurationError, Malformed, Refuted
 from rucio_trace.faults import EnvelopeDiffers, Fault, MessageUnreadable
+from rucio_trace.keys import load_key
 from rucio_trace.statement import SCHEMA, Statement, parse_time
 from rucio_trace.trace import parse, read, read_claims, serialise
 
@@ -103,16 +103,11 @@ class Signer:
         Raises:
             ConfigurationError: unreadable, of the wrong kind, or they do not belong together.
         """
-        try:
-            key = load_pem_private_key(key_pem, password)
-        except UNREADABLE as error:
-            raise ConfigurationError("signing key", expected="a private key in PEM", found=str(error)) from None
+        key = load_key(key_pem, password)
         try:
             chain = certificates.load_pem(chain_pem, "signer's certificate")
         except Malformed as error:
             raise ConfigurationError("signer's certificate", expected=error.expected, found=error.found) from None
-        if key_algorithm(key) is None:
-            raise ConfigurationError("signing key", expected="ECDSA P-256 or RSA of 2048 to 8192 bits", found="another")
         if chain[0].key != key.public_key():
             raise ConfigurationError("signing key", expected=f"the key of {chain[0].subject}", found="another key")
         if chain[0].is_ca or not chain[0].may_sign:
@@ -121,7 +116,7 @@ class Signer:
                 expected="keyUsage digitalSignature and no CA",
                 found=f"{chain[0].subject}, which no verifier accepts",
             )
-        return cls(key, chain[0].der, tuple(c.der for c in chain[1:]))  # type: ignore[arg-type]
+        return cls(key, chain[0].der, tuple(c.der for c in chain[1:]))
 
     @property
     def fingerprint(self) -> str:
