@@ -13,6 +13,7 @@ from rucio_trace_sandbox.postgres import PostgresCluster
 from rucio_trace_sandbox.rest import gunicorn as start_gunicorn
 from rucio_trace_sandbox.rest import in_process
 from rucio_trace_sandbox.workspace import workspace
+from rucio_trace_sandbox.xrootd import XRootD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,4 +126,18 @@ def gunicorn(rucio: EmbeddedRucio) -> Iterator[Rest]:
     Start it with other options by `rucio.home.configure(...)` and `rucio_trace_sandbox.rest.gunicorn` in the test.
     """
     with start_gunicorn(rucio.home, rucio.folder / "gunicorn") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def xrootd(sandbox_folder: Path) -> Iterator[XRootD]:
+    """An XRootD server; `rucio.add_xrootd_rse(name, xrootd)` puts an RSE on it."""
+    with XRootD.start(sandbox_folder / "xrd") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def other_xrootd(sandbox_folder: Path) -> Iterator[XRootD]:
+    """A second XRootD server, to copy to."""
+    with XRootD.start(sandbox_folder / "xrd2") as server:
         yield server

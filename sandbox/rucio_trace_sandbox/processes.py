@@ -74,6 +74,7 @@ class Server:
         deadline = time.monotonic() + seconds
         while not ready():
             if self.process.poll() is not None:
+                self.kill()
                 raise ServerError(self.name, f"ended with status {self.process.returncode}", self.log)
             if time.monotonic() > deadline:
                 self.kill()

@@ -1,0 +1,99 @@
+"""XRootD servers that only this machine may talk to.
+
+Debian's 5.5.3 listens on every interface. Two locks keep others out: `xrd.allow`
+drops their connections, and the authorisation file grants this host's loopback
+name everything and nobody else anything. (The name alone would trust whoever
+controls the reverse DNS of his own address.) `localhost` in a URL makes
+third-party copy hang: always write 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+from .errors import SandboxError, ServerError
+from .processes import Server, first_user, free_port, give, program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["XRootD"]
+
+_ATTEMPTS = 5
+# A Unix socket's path holds 107 bytes; the server puts `admin/NAME/.xrd/…` behind ours.
+_MAX_FOLDER_LENGTH = 64
+_CONFIG = """\
+all.export /
+oss.localroot {folder}/data
+all.adminpath {folder}/admin
+all.pidpath {folder}/admin
+xrd.port {port}
+xrd.allow host 127.0.0.1
+xrootd.chksum max 2 adler32 crc32c md5
+ofs.tpc ttl 60 60 xfr 9 pgm {xrdcp} --server
+ofs.authorize
+acc.authdb {folder}/authdb
+"""
+
+
+class XRootD:
+    """A running server; its `/` is the folder `data`, which belongs to the account it runs as."""
+
+    def __init__(self, folder: Path, port: int, user: str | None, server: Server) -> None:
+        self.data, self.port, self.user, self.server = folder / "data", port, user, server
+
+    @classmethod
+    @contextlib.contextmanager
+    def start(cls, folder: Path, name: str = "xrootd") -> Iterator[XRootD]:
+        """Run a server whose data, authorisation file and log lie in *folder* (a new or an earlier one)."""
+        if len(str(folder)) > _MAX_FOLDER_LENGTH:
+            raise SandboxError(f"{folder}: too long for XRootD's sockets; use one of {_MAX_FOLDER_LENGTH} characters")
+        user = first_user("xrootd", "nobody")
+        for made in (folder / "data", folder / "admin"):
+            made.mkdir(parents=True, exist_ok=True)
+        (folder / "authdb").write_text(f"h {socket.gethostbyaddr('127.0.0.1')[0]} / a\n")
+        give(folder, user)
+        port, server = _start(folder, name, user)
+        with server:
+            yield cls(folder, port, user, server)
+
+    @property
+    def url(self) -> str:
+        """The server's root: append a path that begins with `/`."""
+        return f"root://127.0.0.1:{self.port}/"
+
+    def make_folder(self, name: str) -> Path:
+        """Create a top-level folder that the server may write to."""
+        folder = self.data / name.strip("/")
+        folder.mkdir(parents=True, exist_ok=True)
+        give(folder, self.user)
+        return folder
+
+
+def _start(folder: Path, name: str, user: str | None) -> tuple[int, Server]:
+    xrootd, xrdcp = program("xrootd", "xrootd-server"), program("xrdcp", "xrootd-client")
+    config = folder / "xrootd.cf"
+    for attempt in range(1, _ATTEMPTS + 1):
+        # Between our asking for a port and its binding, somebody else may take it: then another one.
+        port = free_port()
+        config.write_text(_CONFIG.format(folder=folder, port=port, xrdcp=xrdcp))
+        server = Server(name, [xrootd, "-I", "v4", "-c", config, "-n", name], log=folder / "log", user=user, cwd=folder)
+        try:
+            server.wait_until_ready(lambda port=port: _listens(port))
+        except ServerError:
+            if attempt == _ATTEMPTS:
+                raise
+        else:
+            return port, server
+    raise AssertionError("the loop returns or raises")
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
