@@ -47,6 +47,7 @@ soak: $(VENV)/.installed
 upstream: $(VENV)/.installed
 	@scripts/system-packages $(TEST_PACKAGES)
 	@test -n "$(RUCIO_SOURCE)" || { echo "RUCIO_SOURCE=DIR: a checkout of Rucio, for its tests" >&2; exit 2; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[upstream]"
 	$(BIN)/python tests/upstream/compare.py "$(RUCIO_SOURCE)"
 
 $(VENV)/.installed: pyproject.toml constraints.txt

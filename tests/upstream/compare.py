@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import xml.etree.ElementTree as ElementTree  # of a report we made ourselves
+import xml.etree.ElementTree as ET  # of a report we made ourselves
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,8 +55,10 @@ def main() -> int:
             run = Run(folder / mode, cluster, arguments.source, sections)
             outcomes[mode] = run.outcomes(files, arguments.k)
             print(f"   {dict(Counter(outcomes[mode].values()))}", flush=True)
-            if sections:
-                unfaithful = run.replay()
+            for name, outcome in outcomes[mode].items():
+                if outcome in ("failure", "error"):
+                    print(f"   {outcome} {name}")
+        unfaithful = run.replay()
     return report(outcomes["without"], outcomes["with"], unfaithful)
 
 
@@ -152,16 +154,18 @@ def replay(connection: psycopg.Connection) -> list[str]:
             "SELECT scope, name, replace(rse_id::text, '-', ''), state::text FROM replicas"
         )
     }
-    for replica in now.keys() | {replica for replica, state in states.items() if state}:
-        if now.get(replica) != states.get(replica):
-            faults.append(f"{replica}: outbox says {states.get(replica)}, the table {now.get(replica)}")
+    faults += [
+        f"{replica}: outbox says {states.get(replica)}, the table {now.get(replica)}"
+        for replica in now.keys() | {replica for replica, state in states.items() if state}
+        if now.get(replica) != states.get(replica)
+    ]
     print(f"   {len(rows)} outbox rows: {dict(changes.most_common())}")
     return faults
 
 
 def _read_junit(path: Path) -> dict[str, str]:
     outcomes = {}
-    for case in ElementTree.parse(path).iter("testcase"):  # noqa: S314 our own report
+    for case in ET.parse(path).iter("testcase"):  # noqa: S314 our own report
         kinds = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
         outcomes[f"{case.get('classname')}::{case.get('name')}"] = kinds[0] if kinds else "passed"
     return outcomes
