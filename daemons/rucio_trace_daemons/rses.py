@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rucio.common.constants import RseAttr
-from rucio.core.oidc import request_token
-from rucio.core.rse import determine_audience_for_rse, determine_scope_for_rse
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import RSEType
 from rucio.rse import rsemanager
@@ -51,6 +49,10 @@ class Rse:
         """A token for reading, where the RSE wants one and Rucio has an issuer configured."""
         if self.attributes.get(RseAttr.OIDC_SUPPORT) is not True:
             return None
+        # Late, because importing it asks the database for its configuration.
+        from rucio.core.oidc import request_token
+        from rucio.core.rse import determine_audience_for_rse, determine_scope_for_rse
+
         return request_token(determine_audience_for_rse(self.id), determine_scope_for_rse(self.id, ["storage.read"]))
 
 

@@ -12,6 +12,7 @@ from rucio_trace.errors import StorageError
 
 __all__ = [
     "Changed",
+    "LeaseLost",
     "NotFound",
     "PrefixMissing",
     "Refused",
@@ -75,6 +76,13 @@ class StagingFull(Unavailable):
     def __init__(self, what: str, needed: int, room: int, option: str) -> None:
         self.needed, self.room = needed, room
         super().__init__(what, f"must be staged and needs {needed} bytes, there is room for {room} ({option})")
+
+
+class LeaseLost(StorageError):
+    """Another worker holds the rows by now: whatever we found is theirs to find."""
+
+    def __init__(self) -> None:
+        super().__init__("the lease ran out while a replica was read", hint="raise recorder.lease_seconds")
 
 
 class Stopping(StorageError):

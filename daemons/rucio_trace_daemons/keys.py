@@ -1,0 +1,135 @@
+"""The signing key and the trusted certificates, followed on disk: a renewal needs no restart.
+
+Files are looked at again when their modification time or size changed. A pair that does not fit together (the key was
+replaced, the certificate not yet) leaves the previous one in use as long as that is valid. Safe to share between
+threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from rucio_trace.envelope import Signer
+from rucio_trace.errors import ConfigurationError, Undecided
+from rucio_trace.identity import Trust
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from rucio_trace.config import Recorder
+    from rucio_trace.config import Trust as TrustSettings
+
+__all__ = ["CertificateUnfit", "Keys", "Watched", "trust_from"]
+
+_Stamp = tuple[int, int, int]
+
+
+class CertificateUnfit(Undecided):
+    """Nothing can be signed now; rows wait until the certificate is renewed."""
+
+
+class Watched:
+    """The content of files, and whether any has changed since it was read."""
+
+    def __init__(self) -> None:
+        self._stamps: dict[Path, _Stamp | None] = {}
+
+    def read(self, path: Path) -> bytes:
+        """Raises ConfigurationError where the file cannot be read."""
+        self._stamps[path] = _stamp(path)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(str(path), expected="a file", found=error.strerror or str(error)) from error
+
+    @property
+    def changed(self) -> bool:
+        return any(_stamp(path) != stamp for path, stamp in self._stamps.items())
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+class Keys:
+    """The signer to use now. `warn` is told, once, why a new pair of files is not taken."""
+
+    def __init__(self, settings: Recorder) -> None:
+        """Raises ConfigurationError: no usable key to begin with."""
+        if settings.key is None or settings.certificate is None:
+            raise ConfigurationError("recorder.key and recorder.certificate", expected="PEM files", found="none")
+        self._key, self._certificate = settings.key, settings.certificate
+        self._password_file = settings.key_password_file
+        self._lock = threading.Lock()
+        self._files, signer = self._load()
+        self._signers = [signer]  # the youngest first; older ones sign what is older than the youngest
+        self.fault: str | None = None  # why files on disk are not in use
+
+    def _load(self) -> tuple[Watched, Signer]:
+        files = Watched()
+        password = files.read(self._password_file).strip() if self._password_file else None
+        return files, Signer.load(files.read(self._key), files.read(self._certificate), password)
+
+    def refresh(self) -> bool:
+        """Follow the files on disk; returns whether another signer is in use now."""
+        with self._lock:
+            if not self._files.changed:
+                return False
+            try:
+                self._files, signer = self._load()
+            except ConfigurationError as error:
+                self.fault = str(error)
+                return False
+            self.fault = None
+            if signer.fingerprint == self._signers[0].fingerprint:
+                return False
+            self._signers.insert(0, signer)
+            return True
+
+    def signer_at(self, moment: datetime, now: datetime) -> Signer:
+        """Who signs a change made at *moment*: the youngest certificate valid then and now.
+
+        Raises:
+            CertificateUnfit: there is none.
+        """
+        with self._lock:
+            usable = [signer for signer in self._signers if signer.not_before <= now <= signer.not_after]
+            self._signers = usable or self._signers[:1]
+        for signer in usable:
+            if signer.not_before <= moment:
+                return signer
+        if not usable:
+            raise CertificateUnfit(
+                f"signing certificate {self._certificate}",
+                expected=f"one valid at {now:%Y-%m-%d %H:%M} UTC",
+                found=f"{self._signers[0].not_before:%Y-%m-%d %H:%M} to {self._signers[0].not_after:%Y-%m-%d %H:%M}",
+                hint="renew it; rows wait, and no restart is needed",
+            )
+        raise CertificateUnfit(
+            f"signing certificate {self._certificate}",
+            expected=f"one valid since {moment:%Y-%m-%d %H:%M} UTC, when the change was made",
+            found=f"valid since {usable[-1].not_before:%Y-%m-%d %H:%M}",
+            hint="have it issued with an earlier notBefore",
+        )
+
+
+def trust_from(settings: TrustSettings, files: Watched) -> Trust | None:
+    """Whom the store is to accept; None when nothing is configured.
+
+    Raises:
+        ConfigurationError: a file is missing or wrong.
+    """
+    if settings.federation is not None:
+        folder = settings.federation.parent
+        text = files.read(settings.federation).decode("utf-8", "replace")
+        return Trust.from_federation(text, lambda name: files.read(folder / name))
+    if settings.anchors:
+        anchors = [files.read(path) for path in settings.anchors]
+        return Trust.from_anchors(anchors, [files.read(path) for path in settings.crls])
+    return None

@@ -1,0 +1,186 @@
+"""The end of a row: its trace is in the store, Rucio shows the product's status, the row is gone.
+
+Status is computed from the store's whole history of a product, never counted up, and carries the store's position: a
+late writer with an older view changes nothing. All of it, and the removal of the rows, is one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rucio_trace_policy.tables import tables
+from sqlalchemy import Table, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+
+from rucio_trace.status import product_status
+from rucio_trace_daemons.recorder.resolve import alive
+from rucio_trace_daemons.recorder.rows import Settled, Signed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Engine
+
+    from rucio_trace.status import ProductStatus
+    from rucio_trace.store import Stored
+    from rucio_trace_daemons.recorder.rows import Fate, Row
+
+__all__ = ["Names", "Snapshot", "count_outcomes", "snapshot", "write_snapshots"]
+
+# A product as our tables key it: scope and name as Rucio keeps them, and the begin of the generation.
+Key = tuple[str, str, "datetime"]
+
+
+class Names:
+    """RSE ids by every name under which an RSE was ever signed: a trace holds the name of its moment."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._table = tables(engine.dialect.name).rse_names
+        self._ids: dict[str, str] = {}
+
+    def load(self) -> None:
+        with self._engine.connect() as connection:
+            for row in connection.execute(select(self._table)):
+                self._ids.setdefault(row.name, row.rse_id)
+
+    def rse_id(self, name: str) -> str:
+        """The RSE's id; of a name nobody ever signed here, the name itself."""
+        return self._ids.get(name, name)
+
+    def note(self, name: str, rse_id: str) -> None:
+        self._ids[name] = rse_id
+
+    def save(self, connection: Connection, names: Mapping[str, str]) -> None:
+        """Remember *names* (ids by name) in the caller's transaction."""
+        if names:
+            values = [{"name": name, "rse_id": rse_id} for name, rse_id in sorted(names.items())]
+            connection.execute(_insert(connection, self._table).on_conflict_do_nothing(), values)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is known of one product now."""
+
+    key: Key
+    status: ProductStatus
+    proven_names: Mapping[str, str]  # the name last signed, by RSE id
+    attributes: Mapping[str, Any]
+
+
+def snapshot(key: Key, history: Sequence[Stored], rse_id_of: Callable[[str], str]) -> Snapshot:
+    """The status that *history*, all of one product, amounts to."""
+    status = product_status(history, rse_id_of)
+    names = {rse_id_of(s.trace.statement.rse): s.trace.statement.rse for s in history if s.trace.statement.rse}
+    attributes: dict[str, Any] = {}
+    for stored in history:
+        attributes |= stored.trace.statement.attributes or {}
+    if status.origin is not None:
+        attributes |= status.origin.trace.statement.attributes or {}
+    return Snapshot(key, status, names, attributes)
+
+
+def write_snapshots(connection: Connection, snapshots: Sequence[Snapshot]) -> None:
+    """Write what is newer than what stands there; forget products that Rucio has removed."""
+    if not snapshots:
+        return
+    ours = tables(connection.dialect.name)
+    positions = _positions(connection, ours.products, [s.key for s in snapshots])
+    living = alive(connection, {(s.key[0], s.key[1]) for s in snapshots})
+    gone = {s.key for s in snapshots if living.get((s.key[0], s.key[1])) != s.key[2]}
+    newer = [s for s in snapshots if s.key not in gone and positions.get(s.key, -1) <= s.status.position]
+    # Replicas that were deleted are in no snapshot: all of the product's rows make way for the new ones.
+    for table in (ours.replicas, ours.products):
+        _forget(connection, table, [*gone, *(s.key for s in newer)])
+    products = [_product_row(s) for s in newer]
+    replicas = [row for s in newer for row in _replica_rows(s)]
+    for table, values in ((ours.products, products), (ours.replicas, replicas)):
+        if values:
+            connection.execute(table.insert(), values)
+
+
+def _positions(connection: Connection, products: Table, keys: Sequence[Key]) -> dict[Key, int]:
+    """The position each product's row was computed from; locked, so that nobody writes an older one after us."""
+    c = products.c
+    query = select(c.scope, c.name, c.generation, c.position).where(_among(products, keys)).with_for_update()
+    return {(row.scope, row.name, row.generation): row.position or 0 for row in connection.execute(query)}
+
+
+def _forget(connection: Connection, table: Table, keys: Sequence[Key]) -> None:
+    if keys:
+        connection.execute(table.delete().where(_among(table, keys)))
+
+
+def _among(table: Table, keys: Iterable[Key]) -> Any:
+    c = table.c
+    return tuple_(c.scope, c.name, c.generation).in_(list(keys))
+
+
+def _product_row(s: Snapshot) -> dict[str, Any]:
+    scope, name, generation = s.key
+    origin = s.status.origin
+    statement = origin.trace.statement if origin else None
+    return {
+        "scope": scope,
+        "name": name,
+        "generation": generation,
+        "status": str(s.status.status),
+        "proven": s.status.proven,
+        "total": s.status.total,
+        "trace_id": origin.id if origin else None,
+        "hash": statement.hash if statement else None,
+        "hash_algorithm": statement.hash_algorithm if statement else None,
+        "signer": statement.signer if statement else None,
+        "verified_at": s.status.verified_at,
+        "attributes": json.dumps(s.attributes, ensure_ascii=False, sort_keys=True) if s.attributes else None,
+        "position": s.status.position,
+    }
+
+
+def _replica_rows(s: Snapshot) -> list[dict[str, Any]]:
+    scope, name, generation = s.key
+    return [
+        {
+            "scope": scope,
+            "name": name,
+            "generation": generation,
+            "rse_id": rse_id,
+            "rse": s.proven_names.get(rse_id),
+            "state": str(replica.state),
+            "trace_id": replica.trace_id,
+            "proven_at": replica.proven_at,
+            "position": s.status.position,
+        }
+        for rse_id, replica in s.status.replicas.items()
+    ]
+
+
+def outcome(fate: Fate) -> str:
+    """The word under which a finished row is counted."""
+    if isinstance(fate, Signed):
+        return str(fate.trace.statement.event)
+    assert isinstance(fate, Settled)
+    return str(fate.reason)
+
+
+def count_outcomes(connection: Connection, finished: Iterable[tuple[Row, str]]) -> None:
+    """Add rows that ended, each with its outcome, to the counts, in the transaction that removes them."""
+    counts = Counter((row.rse_id, word) for row, word in finished)
+    if not counts:
+        return
+    table = tables(connection.dialect.name).outcomes
+    insert = _insert(connection, table)
+    # In one order everywhere, so that two recorders never wait for each other in a circle.
+    values = [{"rse_id": rse, "reason": word, "count": count} for (rse, word), count in sorted(counts.items())]
+    upsert = insert.on_conflict_do_update(
+        index_elements=[table.c.rse_id, table.c.reason], set_={"count": table.c.count + insert.excluded.count}
+    )
+    connection.execute(upsert, values)
+
+
+def _insert(connection: Connection, table: Table) -> Any:
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)

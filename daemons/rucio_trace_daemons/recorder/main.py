@@ -1,0 +1,176 @@
+"""`rucio-trace-recorder`: the daemon, with the habits of Rucio's own.
+
+Every thread has a heartbeat in Rucio's table and does batches until nothing is due, then waits. Named errors (a
+database or the store away, a certificate that ended) are logged and tried again; anything else is a bug: it ends the process,
+and the supervisor starts another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rucio_trace import __version__
+from rucio_trace.config import Settings
+from rucio_trace.errors import TraceabilityError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rucio_trace_daemons.recorder.service import Recorder
+
+__all__ = ["main", "run", "stop"]
+
+EXECUTABLE = "traceability-recorder"
+LOG = logging.getLogger(EXECUTABLE)
+GRACEFUL_STOP = threading.Event()
+# How long a thread whose heartbeat could not be written waits before it begins again.
+RESTART_SECONDS = 5.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the program; returns its exit status."""
+    arguments = _parser().parse_args(argv)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    from rucio.common.logging import setup_logging
+
+    setup_logging(process_name=EXECUTABLE)
+    try:
+        run(Settings.load(arguments.config), once=arguments.run_once, **_overrides(arguments))
+    except TraceabilityError as error:
+        LOG.critical("cannot-run %s", error)
+        print(f"rucio-trace-recorder: {error}", file=sys.stderr)  # noqa: T201 - also where no log is configured
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rucio-trace-recorder",
+        description="Sign a trace for every replica that comes, goes or is doubted in Rucio.",
+        epilog="Example: rucio-trace-recorder --rses 'site=A' --threads 4",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, instead of those found by default")
+    parser.add_argument("--run-once", action="store_true", help="handle what is due, then end")
+    parser.add_argument("--threads", type=int, metavar="N", help="workers side by side")
+    parser.add_argument("--bulk", type=int, metavar="N", help="due rows a batch")
+    parser.add_argument("--sleep-time", type=int, metavar="SECONDS", help="pause when nothing is due")
+    parser.add_argument("--rses", metavar="EXPRESSION", help="only RSEs of this RSE expression")
+    return parser
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    sleep = None if arguments.sleep_time is None else timedelta(seconds=arguments.sleep_time)
+    given = {"threads": arguments.threads, "bulk": arguments.bulk, "sleep": sleep, "rses": arguments.rses}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def stop(signum: int | None = None, frame: Any = None) -> None:
+    """End gracefully: readings under way are given up, rows are given back."""
+    GRACEFUL_STOP.set()
+
+
+def run(settings: Settings, *, once: bool = False, **overrides: Any) -> None:
+    """Record until stopped, or (`once`) until nothing is due. `overrides` are fields of `Options`.
+
+    Raises:
+        TraceabilityError: the recorder cannot begin: settings, hooks, key or store are not fit.
+    """
+    from rucio_trace_policy import hooks
+    from rucio_trace_policy.database import open_database
+
+    from rucio_trace_daemons.recorder.options import Options
+    from rucio_trace_daemons.recorder.service import Recorder
+
+    options = replace(Options.of(settings), **overrides)
+    engine, schema = open_database()
+    hooks.check(engine, schema)
+    recorder = Recorder.open(settings, options, engine, GRACEFUL_STOP)
+    try:
+        _run_threads(recorder, once=once)
+    finally:
+        recorder.close()
+
+
+def _run_threads(recorder: Recorder, *, once: bool) -> None:
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            _work(recorder, once=once)
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
+            failures.append(error)
+            GRACEFUL_STOP.set()
+
+    threads = [threading.Thread(target=work, name=f"recorder-{number}") for number in range(recorder.options.threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(timeout=1.0)  # so that this thread still receives signals
+    if failures:
+        raise failures[0]
+
+
+def _work(recorder: Recorder, *, once: bool) -> None:
+    """One thread: heartbeats and batches, until stopped."""
+    from rucio.common.exception import DatabaseException
+    from rucio.daemons.common import run_daemon
+    from sqlalchemy.exc import DBAPIError
+
+    worker = recorder.worker()
+    bugs: list[BaseException] = []
+
+    def run_once(heartbeat_handler: Any, activity: str | None) -> bool:
+        recorder_errors = (DatabaseException, DBAPIError, TraceabilityError)
+        try:
+            if recorder.keys.refresh():
+                LOG.info("key-reloaded")
+            if recorder.keys.fault:
+                LOG.error("key-unfit %s", recorder.keys.fault)
+            while worker.step() and not recorder.stop.is_set():
+                heartbeat_handler.live()
+        except recorder_errors as error:
+            if once:
+                raise
+            if not recorder.stop.is_set():
+                LOG.error("waiting %s: %s", type(error).__name__, str(error).splitlines()[0])
+        except Exception as error:
+            # Rucio's loop would log a bug and go on; a supervisor should rather begin afresh.
+            bugs.append(error)
+            recorder.stop.set()
+            raise
+        return True
+
+    while not recorder.stop.is_set():
+        try:
+            run_daemon(
+                once=once,
+                graceful_stop=recorder.stop,
+                executable=EXECUTABLE,
+                partition_wait_time=0,
+                sleep_time=max(2, int(recorder.options.sleep.total_seconds())),
+                run_once_fnc=run_once,
+            )
+        except (DatabaseException, DBAPIError) as error:
+            if once:
+                raise
+            LOG.error("heartbeat-lost %s", str(error).splitlines()[0])
+            recorder.stop.wait(RESTART_SECONDS)
+        if once:
+            break
+    if bugs:
+        raise bugs[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""When a file that is not there may be called lost (docs/format.md, section 3).
+
+One "not found" proves nothing: storage may be unmounted, moved or half up. LOST is signed only when the file was
+missing twice, `lost_after` apart, the RSE's folder could be looked into both times, and another replica of that RSE was found.
+And when too many in a row seem lost, it is the storage that is in doubt, not the files.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rucio_trace_policy.tables import tables
+from sqlalchemy import select
+
+from rucio_trace.errors import StorageError
+from rucio_trace_daemons.recorder.resolve import replicas_of_rse
+from rucio_trace_daemons.storage import Replica
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Engine
+
+    from rucio_trace_daemons.recorder.options import Options
+    from rucio_trace_daemons.rses import Rse
+    from rucio_trace_daemons.storage import Storage
+
+__all__ = ["Guards", "NotYetLost", "TooManyLost", "check_lost"]
+
+# How many other replicas are looked for before the RSE counts as doubtful.
+WITNESSES = 20
+
+
+class NotYetLost(StorageError):
+    """The file is missing; that it is lost is not established."""
+
+    def __init__(self, replica: Replica, reason: str) -> None:
+        super().__init__(str(replica), found="no such file", hint=reason)
+
+
+class TooManyLost(StorageError):
+    """So many files of one RSE in a row seem lost that nothing is signed for it any more."""
+
+    def __init__(self, rse: Rse, count: int) -> None:
+        super().__init__(
+            f"RSE {rse.name}",
+            expected=f"at most {count} replicas lost in a row",
+            found="more",
+            hint=f"look at the storage, then `rucio-trace outbox retry --rse {rse.name}`",
+        )
+
+
+def check_lost(
+    storage: Storage, engine: Engine, replica: Replica, since: datetime | None, now: datetime, options: Options
+) -> None:
+    """Return if *replica*, just not found, and missing since *since*, is lost.
+
+    Raises:
+        NotYetLost: not enough is known to say so.
+        StorageError: the RSE's folder cannot be looked into; this "not found" does not count.
+    """
+    storage.check_prefix(replica.rse)
+    if since is None or now - since < options.lost_after:
+        raise NotYetLost(replica, f"it is looked for again {options.lost_after} after the first time")
+    with engine.connect() as connection:
+        names = replicas_of_rse(connection, replica.rse.id, WITNESSES + 1)
+    others = [name for name in names if (name.scope, name.name) != (replica.scope, replica.name)][:WITNESSES]
+    if not others:
+        raise NotYetLost(replica, "the RSE has no other replica by which to tell a loss from an outage")
+    for other in others:
+        if storage.exists(Replica(replica.rse, other.scope, other.name, None, other.path)):
+            return
+    raise NotYetLost(replica, f"none of {len(others)} other replicas of the RSE was found either")
+
+
+@dataclass(slots=True)
+class Guards:
+    """Per RSE: how many replicas were found lost since the last one found good. One batch's view, then written."""
+
+    limit: int
+    lost: Counter[str] = field(default_factory=Counter)
+    stopped: set[str] = field(default_factory=set)
+
+    @classmethod
+    def load(cls, engine: Engine, rse_ids: Collection[str], limit: int) -> Guards:
+        guards = tables(engine.dialect.name).rse_guards
+        with engine.connect() as connection:
+            rows = connection.execute(select(guards).where(guards.c.rse_id.in_(rse_ids))).all()
+        return cls(
+            limit,
+            Counter({row.rse_id: row.lost_in_a_row for row in rows}),
+            {row.rse_id for row in rows if row.stopped_at is not None},
+        )
+
+    def check(self, rse: Rse) -> None:
+        """Raises TooManyLost if nothing may be signed for *rse*."""
+        if rse.id in self.stopped:
+            raise TooManyLost(rse, self.limit)
+
+    def count_lost(self, rse: Rse) -> None:
+        """Count one more; raises TooManyLost if that is one too many."""
+        if self.lost[rse.id] >= self.limit:
+            self.stopped.add(rse.id)
+        self.check(rse)
+        self.lost[rse.id] += 1
+
+    def count_found(self, rse_id: str) -> None:
+        self.lost[rse_id] = 0
+
+    def save(self, connection: Connection, rse_ids: Iterable[str], now: datetime) -> None:
+        """Write the counts of *rse_ids* that are not nought, in the caller's transaction."""
+        guards = tables(connection.dialect.name).rse_guards
+        touched = sorted(set(rse_ids))
+        connection.execute(guards.delete().where(guards.c.rse_id.in_(touched)))
+        values = [
+            {"rse_id": i, "lost_in_a_row": self.lost[i], "stopped_at": now if i in self.stopped else None}
+            for i in touched
+            if self.lost[i] or i in self.stopped
+        ]
+        if values:
+            connection.execute(guards.insert(), values)

@@ -1,0 +1,91 @@
+"""What the recorder was told to do: settings and command line, resolved once and passed on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from rucio_trace.archive import ArchiveLimits
+from rucio_trace.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rucio_trace.config import ServiceContext, Settings
+
+__all__ = ["Options"]
+
+# Rucio's reaper takes up again after this time what it marked and did not delete (its `delay_seconds`).
+DELETION_GRACE = timedelta(seconds=600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Frozen for the life of the process."""
+
+    instance: str
+    site: str
+    rses: str = "*"
+    threads: int = 1
+    bulk: int = 100
+    sleep: timedelta = timedelta(seconds=10)
+    lease: timedelta = timedelta(seconds=600)
+    grace: timedelta = DELETION_GRACE
+    lost_after: timedelta = timedelta(hours=1)
+    retry: timedelta = timedelta(minutes=5)  # between two looks for a file that stays missing
+    lost_in_a_row: int = 20
+    staging_folder: Path | None = None
+    staging_bytes: int = 20 * 1024**3
+    contents: bool = True
+    limits: ArchiveLimits = field(default_factory=ArchiveLimits)
+    accounts: Literal["keep", "pseudonym", "omit"] = "pseudonym"
+    accounts_key: bytes = b""
+    service: ServiceContext | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Options:
+        """Raises ConfigurationError, naming the option, where a recorder cannot do without one."""
+        recorder, limits = settings.recorder, settings.limits
+        for option, value in (("instance.name", settings.instance.name), ("recorder.site", recorder.site)):
+            if not value:
+                raise ConfigurationError(option, expected="a name: it stands in every trace", found="none")
+        service = recorder.service
+        return cls(
+            instance=settings.instance.name,
+            site=recorder.site,
+            rses=recorder.rses,
+            threads=recorder.threads,
+            bulk=recorder.bulk,
+            sleep=timedelta(seconds=recorder.sleep_seconds),
+            lease=timedelta(seconds=recorder.lease_seconds),
+            lost_after=timedelta(seconds=recorder.lost_after_seconds),
+            lost_in_a_row=recorder.lost_in_a_row,
+            staging_folder=recorder.staging_folder,
+            staging_bytes=recorder.staging_bytes,
+            contents=recorder.contents,
+            limits=ArchiveLimits(**asdict(limits)),
+            accounts=recorder.accounts,
+            accounts_key=_read_accounts_key(settings),
+            service=service if service.context or service.type or service.provider else None,
+        )
+
+
+def _read_accounts_key(settings: Settings) -> bytes:
+    recorder = settings.recorder
+    if recorder.accounts != "pseudonym":
+        return b""
+    if recorder.accounts_key is None:
+        raise ConfigurationError(
+            "recorder.accounts_key",
+            expected="a file with a secret that stays at the site",
+            found="none",
+            hint='or set recorder.accounts to "keep" or "omit"',
+        )
+    try:
+        key = recorder.accounts_key.read_bytes().strip()
+    except OSError as error:
+        raise ConfigurationError(str(recorder.accounts_key), found=error.strerror or str(error)) from error
+    if len(key) < 16:  # 128 bits, else accounts could be guessed back
+        raise ConfigurationError(str(recorder.accounts_key), expected="at least 16 bytes", found=f"{len(key)}")
+    return key

@@ -1,0 +1,214 @@
+"""The outbox: rows are claimed by lease, mended, given back and taken out, each in a short transaction.
+
+Rows of one product are with one worker at a time, whatever their RSE. On PostgreSQL that is an advisory lock held
+while claiming, and a look at the leases under it; on SQLite a claim is the database's only writer. A lease that ran out
+is another worker's: everything that writes says whose lease it believes to hold, and learns which rows it lost.
+
+Ids order rows but do not name them: SQLite gives the highest one out again. The name is `event_id`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from rucio_trace_policy.tables import tables
+from sqlalchemy import and_, bindparam, func, or_, select, text, tuple_, update
+
+from rucio_trace_daemons.recorder.rows import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Engine
+
+__all__ = ["STOPPED", "Claim", "Outbox"]
+
+# `not_before` of a row that no time will mend: only an operator's retry or skip moves it.
+STOPPED = datetime(9999, 1, 1, tzinfo=UTC)
+# No wait of ours is longer. A later `not_before` or `claimed_until` was written by a clock that ran ahead.
+LONGEST_WAIT = timedelta(days=1)
+
+_LOCK_SPACE = 0x74726163  # "trac": keeps our advisory locks apart from others' in the database
+
+Product = tuple[str, str]  # scope and name, as Rucio keeps them
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one worker holds until its lease ends."""
+
+    rows: Sequence[Row]  # in id order
+    others: Sequence[Row]  # pending rows of the same products on RSEs that are not ours
+    now: datetime  # the database's clock
+
+
+class Outbox:
+    """One worker's access to the outbox. `seam` is called between steps, by name (for tests that kill the process)."""
+
+    def __init__(self, engine: Engine, lease: timedelta, seam: Callable[[str], None]) -> None:
+        self._engine, self._lease, self._seam = engine, lease, seam
+        self._table = tables(engine.dialect.name).outbox
+        self._postgresql = engine.dialect.name == "postgresql"
+        self._columns = [self._table.c[column.name] for column in fields(Row)]
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}:{uuid.uuid4().hex[:8]}"
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A short transaction that writes."""
+        with self._engine.begin() as connection:
+            if not self._postgresql:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+
+    def clock(self, connection: Connection) -> datetime:
+        """The database's clock: the one that every worker and every trigger shares."""
+        if self._postgresql:
+            moment = connection.scalar(text("SELECT clock_timestamp() AT TIME ZONE 'UTC'"))
+            return moment.replace(tzinfo=UTC)  # type: ignore[union-attr]
+        return datetime.now(UTC)
+
+    def claim(self, limit: int, rse_ids: Collection[str] | None) -> Claim:
+        """Take every pending row of the products of up to *limit* due rows; None of *rse_ids* means any RSE."""
+        if rse_ids is not None and not rse_ids:
+            return Claim((), (), datetime.now(UTC))
+        with self.transaction() as connection:
+            now = self.clock(connection)
+            products = self._due_products(connection, now, limit, rse_ids)
+            pending = self._pending(connection, products, now) if products else []
+            mine = [row for row in pending if rse_ids is None or row.rse_id in rse_ids]
+            taken = {row.id for row in mine}
+            if taken:
+                connection.execute(
+                    update(self._table)
+                    .where(self._table.c.id.in_(taken))
+                    .values(claimed_by=self.worker, claimed_until=now + self._lease)
+                )
+            self._seam("claiming")
+        self._seam("claimed")
+        return Claim(mine, [row for row in pending if row.id not in taken], now)
+
+    def _due_products(
+        self, connection: Connection, now: datetime, limit: int, rse_ids: Collection[str] | None
+    ) -> list[Product]:
+        c = self._table.c
+        due = and_(_passed(c.not_before, now, STOPPED), _passed(c.claimed_until, now))
+        if rse_ids is not None:
+            due = and_(due, c.rse_id.in_(rse_ids))
+        query = select(c.scope, c.name).where(due).order_by(c.id).limit(limit).with_for_update(skip_locked=True)
+        products = list(dict.fromkeys((row.scope, row.name) for row in connection.execute(query)))
+        if not self._postgresql or not products:
+            return products
+        locked = text(
+            "SELECT p.scope, p.name FROM unnest(CAST(:scopes AS text[]), CAST(:names AS text[])) AS p(scope, name) "
+            "WHERE pg_try_advisory_xact_lock(:space, hashtext(p.scope || ':' || p.name))"
+        )
+        scopes, names = zip(*products, strict=True)
+        parameters = {"scopes": list(scopes), "names": list(names), "space": _LOCK_SPACE}
+        return [(row.scope, row.name) for row in connection.execute(locked, parameters)]
+
+    def _pending(self, connection: Connection, products: Sequence[Product], now: datetime) -> list[Row]:
+        """All rows of those *products* of which nobody else holds a row."""
+        c = self._table.c
+        query = select(*self._columns, c.claimed_until).where(tuple_(c.scope, c.name).in_(products)).order_by(c.id)
+        found = connection.execute(query).all()
+        taken = {(r.scope, r.name) for r in found if not _has_passed(r.claimed_until, now)}
+        return [Row(*r[:-1]) for r in found if (r.scope, r.name) not in taken]
+
+    def renew(self, rows: Iterable[Row]) -> set[str]:
+        """Prolong the lease; returns the event ids of the rows still held."""
+        with self.transaction() as connection:
+            until = self.clock(connection) + self._lease
+            held = connection.execute(
+                update(self._table)
+                .where(self._mine(rows))
+                .values(claimed_until=until)
+                .returning(self._table.c.event_id)
+            )
+            return {row.event_id for row in held}
+
+    def keep(self, messages: Mapping[str, str], rows: Sequence[Row]) -> set[str]:
+        """Write the signed traces of *messages* (by event id) into their rows, among *rows*; returns those kept.
+
+        From here on these bytes and no others are sent for these events, by whomever.
+        """
+        c = self._table.c
+        with self.transaction() as connection:
+            # Locked first: a lease that runs out now cannot be taken before we are done.
+            held = {
+                row.event_id: row.id
+                for row in connection.execute(select(c.id, c.event_id).where(self._mine(rows)).with_for_update())
+            }
+            kept = [{"of": held[e], "text": message} for e, message in messages.items() if e in held]
+            if kept:
+                statement = update(self._table).where(c.id == bindparam("of")).values(message=bindparam("text"))
+                connection.execute(statement, kept)
+            self._seam("keeping")
+        self._seam("kept")
+        return set(held)
+
+    def postpone(self, waits: Mapping[str, Mapping[str, Any]], rows: Sequence[Row]) -> None:
+        """Give rows back with the columns in *waits* (by event id); rows whose lease was lost stay as they are."""
+        c = self._table.c
+        changed = [
+            {"of": row.id, "event": row.event_id, "mine": self.worker, **waits[row.event_id]}
+            for row in rows
+            if row.event_id in waits
+        ]
+        if not changed:
+            return
+        names = [name for name in changed[0] if name not in ("of", "event", "mine")]
+        statement = (
+            update(self._table)
+            .where(c.id == bindparam("of"), c.event_id == bindparam("event"), c.claimed_by == bindparam("mine"))
+            .values(claimed_by=None, claimed_until=None, **{name: bindparam(name) for name in names})
+        )
+        with self.transaction() as connection:
+            connection.execute(statement, changed)
+            self._seam("postponing")
+
+    def release(self, rows: Sequence[Row]) -> None:
+        """Give rows back as they are."""
+        with self.transaction() as connection:
+            connection.execute(update(self._table).where(self._mine(rows)).values(claimed_by=None, claimed_until=None))
+
+    def remove(self, connection: Connection, names: Collection[tuple[int, str]], *, held: bool) -> set[str]:
+        """Delete rows by (id, event_id) in the caller's transaction; returns the event ids that were still there.
+
+        `held`: only rows whose lease is ours. A row whose trace is registered may go whoever holds it.
+        """
+        if not names:
+            return set()
+        c = self._table.c
+        condition = tuple_(c.id, c.event_id).in_(list(names))
+        if held:
+            condition = and_(condition, c.claimed_by == self.worker)
+        gone = connection.execute(self._table.delete().where(condition).returning(c.event_id))
+        return {row.event_id for row in gone}
+
+    def _mine(self, rows: Iterable[Row]) -> ColumnElement[bool]:
+        c = self._table.c
+        return and_(c.claimed_by == self.worker, c.id.in_([row.id for row in rows]))
+
+    def count(self) -> int:
+        """How many rows there are."""
+        with self._engine.connect() as connection:
+            return int(connection.scalar(select(func.count()).select_from(self._table)) or 0)
+
+
+def _passed(column: Any, now: datetime, except_for: datetime | None = None) -> ColumnElement[bool]:
+    """*column* is empty, over, or so far ahead that a wrong clock must have written it."""
+    ahead = column > now + LONGEST_WAIT
+    if except_for is not None:
+        ahead = and_(ahead, column < except_for)
+    return or_(column.is_(None), column <= now, ahead)
+
+
+def _has_passed(moment: datetime | None, now: datetime) -> bool:
+    return moment is None or moment <= now or moment > now + LONGEST_WAIT

@@ -1,0 +1,145 @@
+"""A recorder put together from its settings: what the threads share, and a worker for each."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from rucio.core.rse_expression_parser import parse_expression
+
+from rucio_trace.errors import ConfigurationError
+from rucio_trace.store import Store
+from rucio_trace_daemons.keys import Keys, Watched, trust_from
+from rucio_trace_daemons.recorder.compose import Composer
+from rucio_trace_daemons.recorder.context import Clock, Context
+from rucio_trace_daemons.recorder.finish import Names
+from rucio_trace_daemons.recorder.outbox import Outbox
+from rucio_trace_daemons.recorder.prove import Prover
+from rucio_trace_daemons.recorder.resolve import first_installed
+from rucio_trace_daemons.recorder.step import Worker
+from rucio_trace_daemons.rses import Rses
+from rucio_trace_daemons.staging import Staging
+from rucio_trace_daemons.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Engine
+
+    from rucio_trace.config import Settings
+    from rucio_trace.config import Trust as TrustSettings
+    from rucio_trace.identity import Trust
+    from rucio_trace_daemons.recorder.options import Options
+
+__all__ = ["Recorder"]
+
+# RSEs that come to match `recorder.rses`, and files of trust that change, are followed within this time.
+FOLLOW_SECONDS = 60.0
+
+
+class _Trusted:
+    """Whom the store is to accept, followed on disk."""
+
+    def __init__(self, settings: TrustSettings) -> None:
+        self._settings, self._lock = settings, threading.Lock()
+        self._files = Watched()
+        self._trust = trust_from(settings, self._files)
+
+    def __call__(self) -> Trust | None:
+        with self._lock:
+            if self._files.changed:
+                files = Watched()
+                self._trust, self._files = trust_from(self._settings, files), files
+            return self._trust
+
+
+class _Chosen:
+    """The ids of the RSEs this recorder looks at; None for all."""
+
+    def __init__(self, expression: str) -> None:
+        self._expression, self._lock = expression, threading.Lock()
+        self._until, self._ids = 0.0, set[str]()
+
+    def __call__(self) -> set[str] | None:
+        if self._expression.strip() == "*":
+            return None
+        with self._lock:
+            if time.monotonic() > self._until:
+                self._ids = {rse["id"] for rse in parse_expression(self._expression)}
+                self._until = time.monotonic() + FOLLOW_SECONDS
+            return self._ids
+
+
+@dataclass(slots=True)
+class Recorder:
+    """What all workers of one process share. Close it at the end."""
+
+    options: Options
+    engine: Engine
+    store: Store
+    keys: Keys
+    storage: Storage
+    staging: Staging
+    rses: Rses
+    names: Names
+    trust: Callable[[], Trust | None]
+    chosen: Callable[[], set[str] | None]
+    stop: threading.Event
+
+    @classmethod
+    def open(cls, settings: Settings, options: Options, engine: Engine, stop: threading.Event) -> Self:
+        """Raises ConfigurationError for what is missing or wrong, StorageError where the store does not answer."""
+        if not settings.store.url:
+            raise ConfigurationError("store.url", expected="the URL of a trace store", found="none")
+        keys, trust = Keys(settings.recorder), _Trusted(settings.trust)
+        password_file = settings.store.password_file
+        password = Watched().read(password_file).decode().strip() if password_file else None
+        staging = Staging(options.staging_folder, options.staging_bytes)
+        staging.remove_leftovers()
+        names = Names(engine)
+        names.load()
+        return cls(
+            options,
+            engine,
+            Store.open(settings.store.url, password=password),
+            keys,
+            Storage(staging, stop.wait),
+            staging,
+            Rses(engine),
+            names,
+            trust,
+            _Chosen(options.rses),
+            stop,
+        )
+
+    def close(self) -> None:
+        self.staging.close()
+        self.store.close()
+
+    def worker(self, seam: Callable[[str], None] = lambda _name: None) -> Worker:
+        """A worker for the calling thread."""
+        worker: Worker | None = None
+
+        def watch(count: int) -> None:
+            if worker is not None:
+                worker.watch(count)
+
+        clock = Clock()
+        prover = Prover(self.storage, clock, self.options.contents, self.options.limits)
+        composer = Composer(self.options)
+        context = Context(self.options, self.engine, self.storage, prover, composer, self.keys, clock, watch)
+        worker = Worker(
+            context,
+            Outbox(self.engine, self.options.lease, seam),
+            self.store,
+            self.rses,
+            self.names,
+            trust=self.trust,
+            rse_ids=self.chosen,
+            installed=first_installed(self.engine),
+            stopping=self.stop.is_set,
+            seam=seam,
+        )
+        return worker
