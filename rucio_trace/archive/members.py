@@ -10,7 +10,7 @@ from rucio_trace.digest import DigestPass
 from rucio_trace.errors import Malformed, Undecided
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from rucio_trace.digest import Buffer
 
@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _MAX_PATH_BYTES = 4_096  # PATH_MAX: nobody could unpack a longer one
+_MAX_KEPT_BYTES = 4 << 20  # for a manifest, which has under 100 KiB
 _MAX_LIST_BYTES = 8 << 20  # the longest trace there may be; a longer list could not be signed
 _LIST_BYTES_PER_MEMBER = 96  # a member's digest and punctuation in that list
 _RATIO_FREE_BYTES = 64 << 20  # small archives may expand as they like: unpacking them costs nothing
@@ -100,11 +101,19 @@ class Budget:
 
 
 class Members:
-    """Collects the members of one archive: `begin`, any number of `write`, `end`, and again."""
+    """Collects the members of one archive: `begin`, any number of `write`, `end`, and again.
 
-    def __init__(self, archive: str, algorithms: Iterable[str], limits: ArchiveLimits) -> None:
+    The first small member in the archive's top folder whose name is in *keep* stays in `kept`.
+    """
+
+    def __init__(
+        self, archive: str, algorithms: Iterable[str], limits: ArchiveLimits, keep: Collection[str] = ()
+    ) -> None:
         self.archive = archive
         self.found: list[Member] = []
+        self.kept: bytes | None = None
+        self._keep = keep
+        self._copy: bytearray | None = None
         self._algorithms, self._limits = tuple(algorithms), limits
         self._paths: set[str] = set()
         self._entries = 0
@@ -129,13 +138,22 @@ class Members:
                 self.archive, expected=f"a list of members of at most {_MAX_LIST_BYTES} bytes", found="a longer one"
             )
         self._digests = DigestPass(self._algorithms, threads=1)
+        folder, _, name = self._path.rpartition("/")
+        if name in self._keep and "/" not in folder and self.kept is None:
+            self._copy = bytearray()
 
     def write(self, data: Buffer) -> None:
         self._digests.update(data)
+        if self._copy is not None:
+            self._copy += data
+            if len(self._copy) > _MAX_KEPT_BYTES:
+                self._copy = None
 
     def end(self) -> None:
         digests = self._digests.finish()
         self.found.append(Member(self._path, digests.size, digests.hashes))
+        if self._copy is not None:
+            self.kept, self._copy = bytes(self._copy), None
 
     def check_path(self, path: str) -> str:
         """*path*, without a leading `./`, if it leads into the archive wherever it is unpacked."""

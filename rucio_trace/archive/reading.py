@@ -16,6 +16,7 @@ from rucio_trace.archive.tar import is_tar, parse_tar, unpack
 from rucio_trace.archive.zip import STARTS, parse_zip
 from rucio_trace.digest import DigestPass, Digests, chunks, cores, open_file, unchanged
 from rucio_trace.errors import TraceabilityError
+from rucio_trace.products import MANIFEST_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,10 +42,14 @@ _PACKERS: tuple[tuple[bytes, Callable[[], Decoder]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class ArchiveDigests:
-    """The digests of the whole and of its members; `members` is None for what is no archive."""
+    """The digests of the whole and of its members; `members` is None for what is no archive.
+
+    `manifest` holds the bytes of the product's manifest, as strangers wrote them, if it has one.
+    """
 
     whole: Digests
     members: tuple[Member, ...] | None
+    manifest: bytes | None = None
 
 
 class ArchivePass:
@@ -69,9 +74,8 @@ class ArchivePass:
         self._whole: Digests | None = None
         many = cores() if threads is None else threads
         self._digests = DigestPass(algorithms, threads=max(1, many - 1))
-        self._members = Members(
-            name, algorithms if member_algorithms is None else member_algorithms, limits or ArchiveLimits()
-        )
+        inner = algorithms if member_algorithms is None else member_algorithms
+        self._members = Members(name, inner, limits or ArchiveLimits(), MANIFEST_NAMES)
         self._budget = Budget(name, limits or ArchiveLimits())
         self._is_archive = False
         self._fault: TraceabilityError | None = None
@@ -112,7 +116,9 @@ class ArchivePass:
             raise self._fault
         if not self._is_archive and self._named_archive():
             raise BrokenArchive(self._name, expected="an archive, as its name says", found="something else")
-        return ArchiveDigests(whole, tuple(self._members.found) if self._is_archive else None)
+        if not self._is_archive:
+            return ArchiveDigests(whole, None)
+        return ArchiveDigests(whole, tuple(self._members.found), self._members.kept)
 
     def _named_archive(self) -> bool:
         return _NAMED_ARCHIVE.search(self._name) is not None
@@ -179,6 +185,6 @@ def digest_archive(
         except NotStreamable:
             if not regular:
                 raise
-            members = Members(str(path), inner_names, limits)
+            members = Members(str(path), inner_names, limits, MANIFEST_NAMES)
             read_members(file, members, Budget(str(path), limits))
-            return ArchiveDigests(reading.finish_whole(), tuple(members.found))
+            return ArchiveDigests(reading.finish_whole(), tuple(members.found), members.kept)

@@ -199,6 +199,14 @@ def test_a_name_must_not_promise_an_archive_in_vain(name: str, data: bytes) -> N
         read(data, name)
 
 
+def test_the_products_manifest_is_kept() -> None:
+    assert read(zipped()).manifest == FILES["P.SAFE/manifest.safe"]
+    assert read(tarred(), "a.tar").manifest == FILES["P.SAFE/manifest.safe"]
+    assert read(zipped({"P/deep/manifest.safe": b"1", "other": b"2"})).manifest is None
+    assert read(zipped({"P/manifest.safe": bytes(5 << 20)})).manifest is None
+    assert read(zipped({"P/xfdumanifest.xml": b"1", "P/manifest.safe": b"2"})).manifest == b"1"
+
+
 # Limits
 
 
