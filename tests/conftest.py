@@ -141,3 +141,11 @@ def other_xrootd(sandbox_folder: Path) -> Iterator[XRootD]:
     """A second XRootD server, to copy to."""
     with XRootD.start(sandbox_folder / "xrd2") as server:
         yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database for a trace store: the test runs on SQLite, then on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'traces.db'}"
+    return str(request.getfixturevalue("postgres_database"))

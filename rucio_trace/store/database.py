@@ -65,6 +65,14 @@ class Database:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """As `reading`, but all its queries see the database as it was at the first one."""
+        with self.reading() as connection:
+            if self.is_postgresql:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A connection in a transaction that commits at the end, or leaves no mark."""
         with self._failures_named(), self._connect() as connection:

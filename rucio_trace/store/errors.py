@@ -2,7 +2,15 @@
 
 from rucio_trace.errors import ConfigurationError, StorageError
 
-__all__ = ["BadStoreUrl", "CorruptRow", "NewerStore", "StoreUnavailable", "TooMuchEvidence", "UnpreparedStore"]
+__all__ = [
+    "BadStoreUrl",
+    "CorruptRow",
+    "NewerStore",
+    "StoreNotEmpty",
+    "StoreUnavailable",
+    "TooMuchEvidence",
+    "UnpreparedStore",
+]
 
 
 class BadStoreUrl(ConfigurationError):
@@ -66,3 +74,10 @@ class TooMuchEvidence(StorageError):
     def __init__(self, limit: int) -> None:
         self.limit = limit
         super().__init__("evidence", expected=f"at most {limit} traces", found="more", hint="ask with --did")
+
+
+class StoreNotEmpty(ConfigurationError):
+    """A store can only be copied whole: two histories cannot be put into one order afterwards."""
+
+    def __init__(self, shown_url: str) -> None:
+        super().__init__(f"store {shown_url}", expected="an empty store", found="one that holds traces")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from sqlalchemy import select
 
 from rucio_trace.store import evidence, read, schema
+from rucio_trace.store.copy import copy
 from rucio_trace.store.database import Database
 from rucio_trace.store.register import register
 from rucio_trace.store.search import Filters, search
@@ -87,6 +88,14 @@ class Store:
         its signature must fit its certificate, whoever that is.
         """
         return register(self._database, unverified_traces, trust, allow_stale_crl=allow_stale_crl)
+
+    def copy_to(self, target: Store) -> int:
+        """Fill an empty store with everything that is in this one, positions and times kept; returns the last position.
+
+        Raises:
+            StoreNotEmpty: *target* holds traces already.
+        """
+        return copy(self._database, target._database)
 
     def position(self) -> int:
         """The last position given out, 0 in an empty store."""
