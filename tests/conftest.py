@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rucio_trace_sandbox.home import RucioHome, claim_process
+from rucio_trace_sandbox.pki import SandboxAuthority
 from rucio_trace_sandbox.postgres import PostgresCluster
 from rucio_trace_sandbox.rest import gunicorn as start_gunicorn
 from rucio_trace_sandbox.rest import in_process
@@ -149,3 +150,9 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'traces.db'}"
     return str(request.getfixturevalue("postgres_database"))
+
+
+@pytest.fixture
+def pki(folder: Path) -> SandboxAuthority:
+    """A CA and a federation file; `admit(name)` makes a member with key, certificate and rights."""
+    return SandboxAuthority(folder / "pki")
