@@ -19,7 +19,7 @@ from typing import Any
 
 from .wrapping import wrapped_algorithms
 
-SUPPORTED_VERSION = ">=41.5,<42"
+SUPPORTED_VERSION = ">=41,<42"  # Rucio compares its major version alone
 
 __all__ = ["SUPPORTED_VERSION", "get_algorithms"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, event, insert, select, text
+from sqlalchemy import delete, event, func, insert, select, text
 
 from . import ddl
 from .tables import tables
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 __all__ = ["forget_erasure", "intend_erasure", "intend_rule_removal", "tag"]
+
+_TAGGED = "rucio_trace_policy.tagged"  # in Session.info: our row is in this session's transaction
 
 # One statement, and only where no action is named yet: of nested checks the first one counts.
 _TAG_POSTGRESQL = text(
@@ -35,20 +37,28 @@ def tag(session: Session, account: str, action: str, rule: str | None = None) ->
         connection.execute(_TAG_POSTGRESQL, {"account": account, "action": action, "rule": rule or ""})
         return
     acting = tables(connection.dialect.name).acting
-    if connection.scalar(select(acting.c.action).limit(1)) is None:
-        connection.execute(insert(acting).values(account=account, action=action, rule=rule))
-        _untag_before_commit(session)
+    if connection.scalar(select(func.count()).select_from(acting)):
+        if session.info.get(_TAGGED):
+            return
+        # Nobody else's uncommitted row can be seen: this one was left behind by a program that ended in between.
+        connection.execute(delete(acting))
+    connection.execute(insert(acting).values(account=account, action=action, rule=rule))
+    _untag_before_commit(session)
 
 
 def _untag_before_commit(session: Session) -> None:
-    def untag(committing: Session) -> None:
-        if committing.in_nested_transaction():
-            return  # only a savepoint is released
-        committing.flush()  # what is still to be written was asked for by the same account
-        committing.connection().execute(delete(tables(committing.get_bind().dialect.name).acting))
-        event.remove(session, "before_commit", untag)
+    if _TAGGED not in session.info:
+        event.listen(session, "before_commit", _untag)
+    session.info[_TAGGED] = True
 
-    event.listen(session, "before_commit", untag)
+
+def _untag(session: Session) -> None:
+    # Not cleared by a rollback, which may be of a savepoint only: then an empty table is emptied, which costs little.
+    if not session.info[_TAGGED] or session.in_nested_transaction():  # only a savepoint is released
+        return
+    session.info[_TAGGED] = False
+    session.flush()  # what is still to be written was asked for by the same account
+    session.connection().execute(delete(tables(session.get_bind().dialect.name).acting))
 
 
 def intend_rule_removal(connection: Connection, account: str, action: str, rule: str) -> None:

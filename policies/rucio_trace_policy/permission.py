@@ -55,7 +55,8 @@ def has_permission(
     result = _decide(issuer, action, kwargs, session)
     if not result:
         return result
-    return _note(issuer, action, kwargs, session) or result
+    refusal = _note(issuer, action, kwargs, session)
+    return result if refusal is None else refusal  # a refusal is false, so no `or` here
 
 
 def tag_transaction(

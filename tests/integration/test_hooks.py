@@ -231,10 +231,11 @@ def test_a_role_without_rights_of_its_own_on_our_tables_is_recorded_all_the_same
 def test_a_trace_key_in_rucios_own_metadata_is_reported(rucio: EmbeddedRucio) -> None:
     hooks.install(rucio.engine)
     rucio.upload(rucio.add_posix_rse("DISK"), "file", b"content")
+    meta = '{"Trace_Status": "GENUINE", "traceless": 1, "trace": 2}'
     _run(
         rucio,
         "INSERT INTO did_meta (scope, name, did_type, meta, created_at, updated_at) "
-        """VALUES ('test', 'file', 'F', '{"Trace_Status": "GENUINE", "traceless": 1, "trace": 2}', '2026-01-01', '2026-01-01')""",
+        f"VALUES ('test', 'file', 'F', '{meta}', '2026-01-01', '2026-01-01')",
     )
     forged = hooks.status(rucio.engine).forged_keys
     assert [(key.scope, key.name, key.key) for key in forged] == [("test", "file", "Trace_Status")]

@@ -1,0 +1,86 @@
+"""Rucio's own database and configuration, as its servers and daemons find them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rucio_trace.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+__all__ = ["NoDatabase", "advice", "open_database"]
+
+PLUGIN = "rucio_trace_policy.metadata.TraceabilityDidMeta"
+GUARDED_JSON = "rucio_trace_policy.metadata.GuardedJSONDidMeta"
+RUCIO_JSON = "rucio.core.did_meta_plugins.json_meta.JSONDidMeta"
+
+
+class NoDatabase(ConfigurationError):
+    """This machine's rucio.cfg names no database, or there is no rucio.cfg."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "rucio.cfg: [database] default",
+            expected="the database of a Rucio server",
+            found=reason,
+            hint="set RUCIO_HOME to a server's home, whose etc/rucio.cfg has a [database] section",
+        )
+
+
+def open_database() -> tuple[Engine, str | None]:
+    """Rucio's engine and the schema of its tables (None: the connection's default), from its rucio.cfg.
+
+    Raises:
+        NoDatabase: there is none to open.
+    """
+    try:
+        from rucio.common.config import config_get
+
+        url = config_get("database", "default", raise_exception=False, default="", check_config_table=False)
+    except RuntimeError as error:  # Rucio's way to say that it found no rucio.cfg
+        raise NoDatabase(str(error).splitlines()[0]) from error
+    if not url:
+        raise NoDatabase("nothing")
+    from rucio.db.sqla.session import DEFAULT_SCHEMA_NAME, get_engine
+
+    return get_engine(), DEFAULT_SCHEMA_NAME
+
+
+def advice() -> list[str]:
+    """What rucio.cfg leaves unused of this package, and what in it would let others speak in a trace's name."""
+    from rucio.common.config import config_get
+
+    plugins = config_get("metadata", "plugins", raise_exception=False, default=RUCIO_JSON, check_config_table=False)
+    return [*_policy_advice(), *plugin_advice(plugins.split(","))]
+
+
+def _policy_advice() -> list[str]:
+    import os
+
+    from rucio.common.config import config_get
+
+    package = os.environ.get("RUCIO_POLICY_PACKAGE") or config_get(
+        "policy", "package", raise_exception=False, default="", check_config_table=False
+    )
+    if package == "rucio_trace_policy":
+        return []
+    caller = f"unless {package} calls rucio_trace_policy.permission.tag_transaction" if package else "and none is set"
+    return [f"[policy] package is not rucio_trace_policy, {caller}: traces cannot say who acted"]
+
+
+def plugin_advice(plugins: list[str]) -> list[str]:
+    """The same for the list in `[metadata] plugins`."""
+    if any(plugin != plugin.strip() for plugin in plugins):
+        return ["[metadata] plugins: Rucio keeps the spaces around a comma and then finds no such plugin"]
+    if PLUGIN not in plugins:
+        return [f"[metadata] plugins lacks {PLUGIN}: no trace_ keys are shown, and anybody can write such keys"]
+    found = []
+    if plugins[0] != PLUGIN:
+        found.append(f"[metadata] plugins: {PLUGIN} must come first, or {plugins[0]} takes trace_ keys of anybody")
+    if RUCIO_JSON in plugins:
+        found.append(f"[metadata] plugins: with {RUCIO_JSON} older trace_ keys of anybody win; use {GUARDED_JSON}")
+    others = [plugin for plugin in plugins[1:] if plugin not in (PLUGIN, GUARDED_JSON, RUCIO_JSON)]
+    if others and plugins[-1] != PLUGIN:
+        found.append(f"[metadata] plugins: name {PLUGIN} once more at the end, or trace_ keys in {others[-1]} win")
+    return found
