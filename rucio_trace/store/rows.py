@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from rucio_trace import strictjson
 from rucio_trace.envelope import Trace
 from rucio_trace.errors import Malformed
 from rucio_trace.store.errors import CorruptRow
@@ -20,8 +22,7 @@ from rucio_trace.store.tables import indexable
 from rucio_trace.trace import HEX_DIGITS, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import Row
 
@@ -113,18 +114,42 @@ def to_stored(row: Row[Any], certificate: Callable[[bytes], bytes]) -> Stored:
     Raises:
         CorruptRow: the row is not one that `to_entry` made.
     """
+    for column, kind in _KINDS.items():
+        if not isinstance(getattr(row, column), kind):  # SQLite takes any value in any column
+            raise CorruptRow(row.position, f"column {column}", "of its type", repr(getattr(row, column)))
     try:
-        claimed = json.loads(row.claimed) if row.claimed else {}
         chain = [certificate(fingerprint) for fingerprint in split_chain(row.chain)]
-        trace = Trace.restore(row.message, row.signature, certificate(row.certificate), chain, **claimed)
+        trace = Trace.restore(row.message, row.signature, certificate(row.certificate), chain, **_reclaimed(row))
     except Malformed as error:
         raise CorruptRow(row.position, error.subject, error.expected, error.found) from error
-    except (LookupError, TypeError, ValueError, AttributeError) as error:  # SQLite holds any type in any column
-        raise CorruptRow(row.position, "the row", "as written by the store", str(error)) from error
+    except KeyError as error:
+        raise CorruptRow(row.position, "certificate", "a stored one", error.args[0].hex()) from error
     for column, expected in (index_columns(trace.statement) | {"id": trace.id}).items():
         if getattr(row, column) != expected:
             raise CorruptRow(row.position, f"column {column}", str(expected), str(getattr(row, column)))
+    if row.claimed is not None and trace.statement.schema is not None:
+        raise CorruptRow(row.position, "column claimed", "none with a text of ours", row.claimed)
     return Stored(trace.id, trace, row.position, row.registered_at)
+
+
+_KINDS: Final[Mapping[str, Any]] = {
+    "position": int,
+    "registered_at": datetime,
+    "message": str,
+    "signature": bytes,
+    "certificate": bytes,
+    "chain": bytes,
+    "claimed": str | None,
+}
+
+
+def _reclaimed(row: Row[Any]) -> dict[str, str]:
+    if row.claimed is None:
+        return {}
+    claimed = strictjson.read(row.claimed, "column claimed")
+    if not isinstance(claimed, dict) or not all(k in _CLAIMED and isinstance(v, str) for k, v in claimed.items()):
+        raise Malformed("column claimed", expected="texts by name", found=row.claimed)
+    return claimed
 
 
 def split_chain(chain: bytes) -> list[bytes]:

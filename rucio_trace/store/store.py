@@ -131,12 +131,14 @@ class Store:
 
     def by_digest(self, hexadecimal: str | Collection[str], *, limit: int | None = None) -> list[Stored]:
         """Traces of files with one of these digests, of any algorithm."""
-        wanted = [hexadecimal] if isinstance(hexadecimal, str) else hexadecimal
-        return self._read(read.bearing(wanted, of_content=False), limit)
+        wanted = {hexadecimal} if isinstance(hexadecimal, str) else set(hexadecimal)
+        found = self._read(read.bearing(wanted, of_content=False), limit)
+        return [s for s in found if wanted & {s.trace.statement.hash, *s.trace.statement.digests.values()}]
 
     def by_content(self, hexadecimal: str, *, limit: int | None = None) -> list[Stored]:
         """Traces of archives that hold a member with this digest."""
-        return self._read(read.bearing([hexadecimal], of_content=True), limit)
+        found = self._read(read.bearing([hexadecimal], of_content=True), limit)
+        return [s for s in found if any(c.hash == hexadecimal for c in s.trace.statement.contents or ())]
 
     def search(
         self,
