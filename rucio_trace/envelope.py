@@ -300,8 +300,7 @@ def _chain(value: Any) -> tuple[bytes, ...]:
 
 def _claimed_statement(outer: Mapping[str, Any], product: Mapping[str, Any]) -> Statement:
     """What an envelope without a readable signed text says of itself."""
-    members = {key: product[key] for key in _PRODUCT_KEYS if product.get(key) is not None}
-    return read_claims({**members, "event": outer.get("event")})
+    return read_claims({**product, "event": outer.get("event")})
 
 
 # ----------------------------------------------------------------------- beside the signed text

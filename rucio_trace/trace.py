@@ -132,11 +132,10 @@ def read(text: str) -> tuple[Statement, dict[str, Any]]:
 
 
 def read_claims(members: Mapping[str, Any]) -> Statement:
-    """What an unsigned object claims, in the shape of a statement; held to no rule but its types."""
-    _require(members, ("hash", "name", "size", "event"))
-    return Statement(
-        **{key: _READERS[key](key, members[key]) for key in _COPERNICUS_KEYS & members.keys()}, schema=None
-    )
+    """What an unsigned object claims of a file and an event, in the shape of a statement."""
+    keys = ("hash", "name", "size", "event")
+    _require(members, keys)
+    return Statement(**{key: _READERS[key](key, members[key]) for key in keys}, schema=None)
 
 
 _COPERNICUS_KEYS = frozenset({"contents", "hash", "inputs", "name", "size", "event"})
