@@ -8,6 +8,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
+from rucio_trace_sandbox.fts import FtsStandIn
 from rucio_trace_sandbox.home import RucioHome, claim_process
 from rucio_trace_sandbox.pki import SandboxAuthority
 from rucio_trace_sandbox.postgres import PostgresCluster
@@ -156,3 +157,10 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def pki(folder: Path) -> SandboxAuthority:
     """A CA and a federation file; `admit(name)` makes a member with key, certificate and rights."""
     return SandboxAuthority(folder / "pki")
+
+
+@pytest.fixture
+def fts() -> Iterator[FtsStandIn]:
+    """A stand-in for FTS3; its `url` is the RSE attribute `fts`."""
+    with FtsStandIn.start() as standin:
+        yield standin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import zlib
 from dataclasses import dataclass
@@ -139,6 +140,37 @@ class Storage:
         """Add an RSE on *server*, whose files lie below *prefix* (by default a folder of the RSE's name)."""
         folder = server.make_folder(prefix or name)
         return self.add_rse(name, xrootd_protocol(server.port, f"/{prefix or name}"), folder=folder, **options)
+
+    def connect(self, *rses: Rse) -> None:
+        """Let the transfer tool copy from each of *rses* to each other."""
+        from rucio.core.distance import add_distance
+
+        with self.session() as session:
+            for source, destination in itertools.permutations(rses, 2):
+                add_distance(source.id, destination.id, distance=1, session=session)
+
+    def add_rule(self, did: str, expression: str, **options: Any) -> str:
+        """Ask for a copy of *did* on *expression*, for root; returns the rule's id."""
+        from rucio.common.types import InternalScope
+        from rucio.core.rule import add_rule
+
+        scope, _, name = did.partition(":")
+        asked: dict[str, Any] = {"copies": 1, "grouping": "DATASET", "weight": None, "lifetime": None, "locked": False}
+        asked |= {"subscription_id": None, **options}
+        dids = [{"scope": InternalScope(scope, vo=self.vo), "name": name}]
+        with self.session() as session:
+            return add_rule(dids, self.root, rse_expression=expression, session=session, **asked)[0]
+
+    def replica_states(self, did: str) -> dict[str, str]:
+        """What Rucio says of each replica of *did*: RSE → state's letter."""
+        from rucio.db.sqla.models import RSE, RSEFileAssociation
+        from sqlalchemy import select
+
+        name = did.partition(":")[2]
+        query = select(RSE.rse, RSEFileAssociation.state).join_from(RSEFileAssociation, RSE)
+        with self.session() as session:
+            found = session.execute(query.where(RSEFileAssociation.name == name)).all()
+        return {rse: state.value for rse, state in found}
 
     def pfn_path(self, rse: Rse, name: str, scope: str | None = None) -> Path:
         """Where Rucio puts *name* on *rse*, as a path of this machine."""
