@@ -1,0 +1,36 @@
+"""Signed traces to measure with: those of the tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from samples import authority, digest, product, signer, trace
+
+from rucio_trace.identity import Trust
+from rucio_trace.statement import Content, Event
+
+if TYPE_CHECKING:
+    from rucio_trace.envelope import Trace
+
+__all__ = ["creations", "product", "signer", "trust"]
+
+
+def creations(first: int, count: int, contents: int = 15) -> list[Trace]:
+    """CREATE traces of *count* products, each an archive of *contents* members."""
+    return [
+        trace(
+            Event.CREATE,
+            product(number),
+            contents=tuple(Content(f"GRANULE/IMG_DATA/B{m:02}.jp2", digest(f"{number}/{m}")) for m in range(contents))
+            or None,
+        )
+        for number in range(first, first + count)
+    ]
+
+
+def trust() -> Trust:
+    return Trust.from_anchors([authority().pem])
