@@ -1,8 +1,8 @@
 """`rucio-trace-recorder`: the daemon, with the habits of Rucio's own.
 
 Every thread has a heartbeat in Rucio's table and does batches until nothing is due, then waits. Named errors (a
-database or the store away, a certificate that ended) are logged and tried again; anything else is a bug: it ends the process,
-and the supervisor starts another.
+database or the store away, a certificate that ended) are logged and tried again; anything else is a bug: it ends the
+process, and the supervisor starts another.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """When a file that is not there may be called lost (docs/format.md, section 3).
 
 One "not found" proves nothing: storage may be unmounted, moved or half up. LOST is signed only when the file was
-missing twice, `lost_after` apart, the RSE's folder could be looked into both times, and another replica of that RSE was found.
-And when too many in a row seem lost, it is the storage that is in doubt, not the files.
+missing twice, `lost_after` apart, the RSE's folder could be looked into both times, and another replica of that RSE
+was found. And when too many in a row seem lost, it is the storage that is in doubt, not the files.
 """
 
 from __future__ import annotations

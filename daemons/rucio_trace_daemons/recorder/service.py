@@ -7,7 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from rucio.common.exception import InvalidRSEExpression
 from rucio.core.rse_expression_parser import parse_expression
+from rucio.db.sqla.constants import DatabaseOperationType
+from rucio.db.sqla.session import db_session
 
 from rucio_trace.errors import ConfigurationError
 from rucio_trace.store import Store
@@ -67,9 +70,17 @@ class _Chosen:
             return None
         with self._lock:
             if time.monotonic() > self._until:
-                self._ids = {rse["id"] for rse in parse_expression(self._expression)}
+                self._ids = _matching(self._expression)
                 self._until = time.monotonic() + FOLLOW_SECONDS
             return self._ids
+
+
+def _matching(expression: str) -> set[str]:
+    try:
+        with db_session(DatabaseOperationType.READ) as session:
+            return {rse["id"] for rse in parse_expression(expression, session=session)}
+    except InvalidRSEExpression as error:
+        raise ConfigurationError("recorder.rses", expected="RSEs, as an RSE expression", found=str(error)) from error
 
 
 @dataclass(slots=True)
