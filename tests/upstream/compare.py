@@ -18,7 +18,6 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg
 from rucio_trace_sandbox.embedded import bootstrap, detach
 from rucio_trace_sandbox.home import RucioHome, claim_process
 from rucio_trace_sandbox.postgres import PostgresCluster
@@ -27,6 +26,8 @@ from rucio_trace_sandbox.workspace import workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import psycopg
 
 HERE = Path(__file__).parent
 
@@ -38,10 +39,10 @@ OURS: dict[str, dict[str, object]] = {
 }
 # What upstream's own configuration for its tests says, as far as these tests look at it.
 COMMON: dict[str, dict[str, object]] = {
-    "common": {"loglevel": "WARNING"},
     "accounts": {"special_accounts": "panda, tier0"},
     "conveyor": {"scheme": "root,davs,http,https,mock,file,magnet", "transfertool": "fts3"},
     "transmogrifier": {"maxdids": "100000"},
+    "bootstrap": {"x509_identity": "CN=Rucio User", "gss_identity": "rucio-dev@CERN.CH"},
 }
 
 
@@ -81,6 +82,7 @@ class Run:
         for part in ("tests", "tools", "etc"):  # not lib: the wheel is what is tested
             shutil.copytree(source / part, self.source / part)
         self.home = RucioHome.server(folder / "home", cluster.url(self.database), COMMON)
+        self.home.configure({"common": {"mailtemplatedir": self.source / "etc" / "mail_templates"}})
         claim_process(self.home)
 
     def outcomes(self, files: list[str], expression: str | None) -> dict[str, str]:
