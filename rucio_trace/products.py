@@ -42,7 +42,7 @@ def attributes_of_name(name: str) -> Attributes:
     if len(base) > _MAX_NAME_CHARACTERS or not base.isascii():
         return {}
     for pattern, read in _CONVENTIONS:
-        if match := pattern.fullmatch(base):
+        if match := re.fullmatch(pattern, base):  # compiled on first use, then cached by re
             try:
                 return _checked(read({key: value for key, value in match.groupdict().items() if value}))
             except ValueError:  # a date that is none
@@ -82,7 +82,7 @@ def _common(found: dict[str, str], platform: str, instrument: str | None) -> Att
 
 # Sentinel-1: S1A_IW_GRDH_1SDV_20240514T000628_20240514T000653_053860_068BEC_2F3B.SAFE
 
-_S1 = re.compile(
+_S1 = (
     rf"S1(?P<unit>[A-D])_(?P<mode>S[1-6]|IW|EW|WV|EN|N[1-6]|IM)_(?P<kind>RAW_|SLC_|GRD[FHM]|OCN_|ETA_)_"
     rf"(?P<level>[012A])(?P<class>[SACNX])(?P<polarisation>SH|SV|DH|DV|HH|HV|VV|VH)_"
     rf"(?P<begin>{_TIME})_(?P<end>{_TIME})_(?P<orbit>\d{{6}})_(?P<datatake>[0-9A-F]{{6}})_[0-9A-F]{{4}}"
@@ -111,15 +111,15 @@ def _sentinel1(found: dict[str, str]) -> Attributes:
 # older products, S2B_OPER_MSI_L0__GR_EPAE_20181202T205048_S20181202T174333_D09_N02.07
 
 _TILE = r"\d{2}[A-Z]{3}"
-_S2 = re.compile(
+_S2 = (
     rf"S2(?P<unit>[A-D])_MSI(?P<level>L1C|L2A)_(?P<begin>{_TIME})_N(?P<baseline>\d{{4}})_R(?P<track>\d{{3}})_"
     rf"T(?P<tile>{_TILE})_(?P<discriminator>{_TIME})(\.SAFE)?{_PACKED}"
 )
-_S2_PRODUCT = re.compile(
+_S2_PRODUCT = (
     rf"S2(?P<unit>[A-D])_(OPER|USER)_PRD_MSI(?P<level>L1B|L1C|L2A)_(?P<center>[A-Z0-9_]{{4}})_(?P<made>{_TIME})_"
     rf"R(?P<track>\d{{3}})_V(?P<begin>{_TIME})_(?P<end>{_TIME})(\.SAFE)?{_PACKED}"
 )
-_S2_PART = re.compile(
+_S2_PART = (
     rf"S2(?P<unit>[A-D])_OPER_(?P<type>MSI_(?P<level>L0_|L1A|L1B|L1C|L2A)_(GR|DS|TL|TC))_"
     rf"(?P<center>[A-Z0-9_]{{4}})_(?P<made>{_TIME})_(S(?P<begin>{_TIME})|A(?P<orbit>\d{{6}}))"
     rf"(_D(?P<detector>\d{{2}}))?(_T(?P<tile>{_TILE}))?_N(?P<baseline>\d{{2}}\.\d{{2}})(\.SAFE)?{_PACKED}"
@@ -143,7 +143,7 @@ def _sentinel2(found: dict[str, str]) -> Attributes:
 
 # Sentinel-3: S3A_OL_2_LFR____20240504T000203_20240504T000503_20240504T021142_0179_112_059_2160_PS1_O_NR_002.SEN3
 
-_S3 = re.compile(
+_S3 = (
     rf"S3(?P<unit>[A-D_])_(?P<type>(?P<source>OL|SL|SR|SY|DO|MW|GN|TM)_(?P<level>[012_])_[A-Z0-9_]{{6}})_"
     rf"(?P<begin>{_TIME})_(?P<end>{_TIME})_(?P<made>{_TIME})_"
     rf"(\d{{4}}_(?P<cycle>\d{{3}})_(?P<track>\d{{3}})_[\d_]{{4}}|(?P<tile>[A-Z][A-Z0-9_]{{16}})|_{{17}})_"
@@ -170,7 +170,7 @@ def _sentinel3(found: dict[str, str]) -> Attributes:
 
 # Sentinel-5P: S5P_NRTI_L2__NO2____20240517T002329_20240517T002708_34158_03_020600_20240517T012659.nc
 
-_S5P = re.compile(
+_S5P = (
     rf"S5P_(?P<mode>NRTI|OFFL|RPRO|TEST|OPER|PAL_|ETL_)_(?P<type>(?=.{{10}}_\d)(?P<level>L0|L1B|L2|L3)_[A-Z0-9_]+)_"
     rf"(?P<begin>{_TIME})_(?P<end>{_TIME})_(?P<orbit>\d{{5}})_(?P<collection>\d{{2}})_(?P<version>\d{{6}})_"
     rf"(?P<made>{_TIME})(\.(nc|cdl|RAW|SAFE))?{_PACKED}"
@@ -187,7 +187,7 @@ def _sentinel5p(found: dict[str, str]) -> Attributes:
     return attributes
 
 
-_CONVENTIONS: tuple[tuple[re.Pattern[str], Callable[[dict[str, str]], Attributes]], ...] = (
+_CONVENTIONS: tuple[tuple[str, Callable[[dict[str, str]], Attributes]], ...] = (
     (_S1, _sentinel1),
     (_S2, _sentinel2),
     (_S2_PRODUCT, _sentinel2),

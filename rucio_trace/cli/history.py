@@ -1,0 +1,85 @@
+"""`rucio-trace history`: the life of a product."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import click
+
+from rucio_trace.cli import EXIT_UNDECIDED, settings_of
+from rucio_trace.cli.terminal import json_line, printable, say, show_table
+from rucio_trace.cli.traces import STYLES, as_object, remarks, short_time
+from rucio_trace.configured import open_store
+from rucio_trace.envelope import dumps
+from rucio_trace.status import product_status
+from rucio_trace.trace import ProductKey, parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rucio_trace.store import Stored
+
+__all__ = ["history"]
+
+
+@click.command()
+@click.argument("did", metavar="SCOPE:NAME")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line per trace.")
+@click.option(
+    "--traces", "as_traces", is_flag=True, help="Print the traces themselves, as `verify --trace` reads them."
+)
+@click.pass_context
+def history(ctx: click.Context, /, did: str, as_json: bool, as_traces: bool) -> None:
+    """Show everything that happened to a product, oldest first.
+
+    A name that was deleted and given again stands for several products: each generation has its own table.
+
+    \b
+    Example:
+      rucio-trace history s2:S2A_MSIL1C_20230420T100021_N0509_R122_T33UVP_20230420T120027.SAFE.zip
+    """
+    scope, colon, name = did.partition(":")
+    if not (scope and colon and name):
+        raise click.UsageError(f"{printable(did)}: expected SCOPE:NAME")
+    with open_store(settings_of(ctx), migrate=False) as store:
+        found = store.by_did(scope, name)
+    if as_traces:
+        click.echo(dumps(stored.trace for stored in found).encode() + b"\n", nl=False)
+    elif as_json:
+        for stored in _in_time(found):
+            json_line(as_object(stored))
+    else:
+        for key, traces in _generations(found):
+            _show(key, traces)
+    if not found:
+        say(f"{printable(did)}: no traces in the store")
+        ctx.exit(EXIT_UNDECIDED)
+
+
+def _generations(found: Iterable[Stored]) -> list[tuple[ProductKey, list[Stored]]]:
+    """The traces of each product, the oldest generation first."""
+    with_key = [(key, stored) for stored in found if (key := stored.trace.statement.product) is not None]
+    with_key.sort(key=lambda pair: (pair[0].rucio, pair[0].vo, pair[0].generation))
+    return [(key, [s for _, s in group]) for key, group in itertools.groupby(with_key, key=lambda pair: pair[0])]
+
+
+def _in_time(traces: Iterable[Stored]) -> list[Stored]:
+    return sorted(traces, key=lambda stored: (stored.trace.statement.time or "", stored.position))
+
+
+def _show(key: ProductKey, traces: Sequence[Stored]) -> None:
+    status = product_status(traces, str)
+    vo = "" if key.vo == "def" else f", VO {key.vo}"
+    click.echo(f"{printable(key.did)} of {printable(key.rucio)}{printable(vo)}")
+    click.echo(
+        f"created {parse_time(key.generation):%Y-%m-%d %H:%M:%S} UTC, {status.status}, {status.trace_replicas} good"
+    )
+    if status.origin is not None:
+        origin = status.origin.trace.statement
+        click.echo(f"{origin.hash_algorithm} {origin.hash}, {origin.size} bytes")
+    rows = []
+    for stored in _in_time(traces):
+        s = stored.trace.statement
+        rows.append((short_time(s), s.event, s.rse, s.site, s.method, remarks(s)))
+    show_table(("time", "event", "RSE", "seen by", "method", ""), rows, styles=STYLES)

@@ -1,0 +1,76 @@
+"""`rucio-trace search`: find traces in the store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from rucio_trace.cli import settings_of
+from rucio_trace.cli.terminal import json_line, printable, say, show_table
+from rucio_trace.cli.traces import STYLES, as_object, short_time
+from rucio_trace.configured import open_store
+from rucio_trace.status import Status
+from rucio_trace.trace import Event
+
+__all__ = ["search"]
+
+
+def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """A date or a time; UTC unless it says otherwise."""
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{printable(value)}: expected 2026-05-31 or 2026-05-31T12:00:00Z", ctx, param
+        ) from None
+
+
+@click.command()
+@click.argument("prefix", required=False, metavar="[PREFIX]")
+@click.option("--digest", metavar="HEX", help="A file's or a member's digest, of any algorithm.")
+@click.option("--status", type=click.Choice([str(s) for s in Status]), help="The product's status now.")
+@click.option("--event", type=click.Choice([str(e) for e in Event]), help="What happened.")
+@click.option("--rse", metavar="NAME", help="Where it happened.")
+@click.option("--since", callback=_moment, metavar="TIME", help="Not before this time (UTC).")
+@click.option("--until", callback=_moment, metavar="TIME", help="Before this time (UTC).")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line per trace.")
+@click.pass_context
+def search(ctx: click.Context, /, prefix: str | None, as_json: bool, limit: int, **options: Any) -> None:
+    """Find traces that fulfil everything given, newest first.
+
+    PREFIX is how the file's name begins, or SCOPE:NAME if it holds a colon.
+
+    \b
+    Example:
+      rucio-trace search S2A_MSIL1C_ --event CORRUPT --since 2026-05-01
+    """
+    event = Event(options["event"]) if options["event"] else None
+    status = Status(options["status"]) if options["status"] else None
+    digest = options["digest"].lower() if options["digest"] else None
+    with open_store(settings_of(ctx), migrate=False) as store:
+        found = store.search(
+            name_prefix=prefix,
+            digest=digest,
+            status=status,
+            event=event,
+            rse=options["rse"],
+            since=options["since"],
+            until=options["until"],
+            limit=limit,
+        )
+    if as_json:
+        for stored in found:
+            json_line(as_object(stored))
+    elif found:
+        rows = [(short_time(s), s.event, s.did or s.name, s.rse, x.id) for x in found for s in [x.trace.statement]]
+        show_table(("time", "event", "product", "RSE", "trace"), rows, styles=STYLES)
+    if len(found) == limit:
+        say(f"these are the newest {limit}; --limit shows more")
+    elif not found:
+        say("no trace in the store fulfils that")

@@ -1,0 +1,80 @@
+"""What the settings stand for, opened: the trace store, and whom we trust. The edge: this reads files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rucio_trace.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rucio_trace.config import Settings
+    from rucio_trace.config import Trust as TrustSettings
+    from rucio_trace.identity import Trust
+    from rucio_trace.store import Store
+
+__all__ = ["load_trust", "open_store", "read_file", "read_secret"]
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that somebody named in the settings or on the command line.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(str(path), expected="a readable file", found=error.strerror or str(error)) from error
+
+
+def read_secret(path: Path | None) -> bytes | None:
+    """The secret that the file at *path* holds, without the line's end an editor leaves."""
+    return None if path is None else read_file(path).strip(b"\r\n")
+
+
+def open_store(settings: Settings, *, migrate: bool) -> Store:
+    """The store that the settings name.
+
+    Raises:
+        ConfigurationError: they name none, or not so that it can be opened.
+        StorageError: it does not answer, or is not ready and *migrate* is False.
+    """
+    from rucio_trace.store import Store
+
+    if not settings.store.url:
+        where = settings.file or "no settings file found"
+        raise ConfigurationError(f"{where}: store.url", expected="the URL of a trace store", found="none")
+    password = read_secret(settings.store.password_file)
+    return Store.open(settings.store.url, password=password.decode() if password else None, migrate=migrate)
+
+
+def load_trust(settings: TrustSettings, read: Callable[[Path], bytes] = read_file) -> Trust | None:
+    """Whom the settings trust: the federation's members, else any signer of the anchors; None if they name nobody.
+
+    A folder of anchors stands for the `.pem` and `.crt` files in it. *read* may watch the files it reads.
+
+    Raises:
+        ConfigurationError: a file is missing or wrong.
+    """
+    from rucio_trace.identity import Trust
+
+    if settings.federation is not None:
+        folder = settings.federation.parent
+        text = read(settings.federation).decode("utf-8", "replace")
+        return Trust.from_federation(text, lambda name: read(folder / name))
+    if not settings.anchors:
+        return None
+    files = [file for path in settings.anchors for file in _certificate_files(path)]
+    return Trust.from_anchors([read(file) for file in files], [read(file) for file in settings.crls])
+
+
+def _certificate_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix in (".pem", ".crt"))
+    if not files:
+        raise ConfigurationError(str(path), expected="certificates (*.pem, *.crt)", found="none")
+    return files
