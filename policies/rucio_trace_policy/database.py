@@ -34,12 +34,13 @@ def open_database() -> tuple[Engine, str | None]:
     Raises:
         NoDatabase: there is none to open.
     """
-    try:
-        from rucio.common.config import config_get
+    from rucio.common.config import config_get
+    from rucio.common.exception import ConfigNotFound
 
+    try:
         url = config_get("database", "default", raise_exception=False, default="", check_config_table=False)
-    except RuntimeError as error:  # Rucio's way to say that it found no rucio.cfg
-        raise NoDatabase(str(error).splitlines()[0]) from error
+    except (ConfigNotFound, RuntimeError) as error:
+        raise NoDatabase("no rucio.cfg") from error
     if not url:
         raise NoDatabase("nothing")
     from rucio.db.sqla.session import DEFAULT_SCHEMA_NAME, get_engine
