@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from rucio_trace.store.errors import TooMuchEvidence
 from rucio_trace.store.read import KEYS_A_QUERY, Reader, batches, bearing, named, of_dids
@@ -84,5 +84,5 @@ class _Collection:
 
     def _count(self, condition: ColumnElement[bool]) -> int:
         """How many rows there are, counted no further than is needed to say "too many"."""
-        positions = select(traces.c.position).where(condition).limit(MAX_TRACES + 1)
-        return len(self._connection.scalars(positions).all())
+        some = select(traces.c.position).where(condition).limit(MAX_TRACES + 1).subquery()
+        return int(self._connection.scalar(select(func.count()).select_from(some)) or 0)

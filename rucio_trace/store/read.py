@@ -53,13 +53,8 @@ class Reader:
             rows = connection.execute(select(traces).where(condition).order_by(order).limit(limit)).all()
         except (TypeError, ValueError, AttributeError) as error:  # a column of a type its reader cannot take
             raise CorruptRow("unknown", "a column", "as written by the store", str(error)) from error
-        self._load_certificates(connection, rows)
-        return [to_stored(row, self._certificates.__getitem__) for row in rows]
-
-    def read_all(self, connection: Connection, conditions: Iterable[ColumnElement[bool]]) -> list[Stored]:
-        """The traces that fulfil any of *conditions*, each once, in the order of their positions."""
-        found = {stored.position: stored for condition in conditions for stored in self.read(connection, condition)}
-        return [found[position] for position in sorted(found)]
+        certificate = self._load_certificates(connection, rows).__getitem__
+        return [to_stored(row, certificate) for row in rows]
 
     def histories(self, connection: Connection, keys: Collection[ProductKey]) -> dict[ProductKey, list[Stored]]:
         """The traces of each of *keys*, in the order of their positions; no key for a product without any."""
@@ -74,21 +69,24 @@ class Reader:
                     found.setdefault(key, []).append(stored)
         return found
 
-    def _load_certificates(self, connection: Connection, rows: Iterable[Row[Any]]) -> None:
+    def _load_certificates(self, connection: Connection, rows: Iterable[Row[Any]]) -> dict[bytes, bytes]:
+        """DER by fingerprint, at least of all that *rows* need and that the store has."""
         wanted: set[bytes] = set()
         for row in rows:
             if isinstance(row.certificate, bytes) and isinstance(row.chain, bytes):
                 wanted.update((row.certificate, *split_chain(row.chain)))
-        missing = wanted - self._certificates.keys()
-        if missing and len(self._certificates) + len(missing) > _CACHED_CERTIFICATES:
-            self._certificates, missing = {}, wanted
+        known = self._certificates
+        if len(known) > _CACHED_CERTIFICATES:
+            self._certificates = known = {}  # another thread may still be reading from the old one
+        missing = wanted - known.keys()
         for some in batches(missing, KEYS_A_QUERY):
             query = select(certificates).where(certificates.c.fingerprint.in_(some))
             for fingerprint, certificate in connection.execute(query):
                 if hashlib.sha256(certificate).digest() != fingerprint:
                     found = hashlib.sha256(certificate).hexdigest()
                     raise CorruptRow("unknown", "certificate", fingerprint.hex(), found)
-                self._certificates[fingerprint] = certificate
+                known[fingerprint] = certificate
+        return known
 
 
 def batches(values: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -127,6 +127,9 @@ def to_stored(row: Row[Any], certificate: Callable[[bytes], bytes]) -> Stored:
     for column, expected in (index_columns(trace.statement) | {"id": trace.id}).items():
         if getattr(row, column) != expected:
             raise CorruptRow(row.position, f"column {column}", str(expected), str(getattr(row, column)))
+    time = trace.statement.time
+    if row.time != (parse_time(time) if time else row.registered_at):
+        raise CorruptRow(row.position, "column time", time or str(row.registered_at), str(row.time))
     if row.claimed is not None and trace.statement.schema is not None:
         raise CorruptRow(row.position, "column claimed", "none with a text of ours", row.claimed)
     return Stored(trace.id, trace, row.position, row.registered_at)

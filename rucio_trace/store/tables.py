@@ -1,8 +1,8 @@
 """The store's tables.
 
-The signed message is the truth; every other column of `traces` is an index into it, cut to what every
-database can index, and is compared with the message again on reading. Tables carry the prefix `trace_`
-so that they can share a database with others.
+The signed message is the truth; the columns beside it only help to find it. They are cut to what every
+database can index, and held against the message again whenever a row is read. Names begin with `trace`
+so that the tables can share a database with others.
 """
 
 from __future__ import annotations

@@ -352,6 +352,7 @@ ALTERED = [
     ("generation", "2020-01-01T00:00:00.000000Z"),
     ("rse", None),
     ("revokes", "x"),
+    ("time", datetime(2020, 1, 1, tzinfo=UTC).isoformat(timespec="microseconds")),
     ("id", "00000000-0000-4000-8000-000000000000"),
     ("chain", b"123"),
     ("chain", b"0" * 32),
