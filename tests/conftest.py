@@ -8,6 +8,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from rucio_trace_sandbox.fts import FtsStandIn
 from rucio_trace_sandbox.home import RucioHome, claim_process
 from rucio_trace_sandbox.pki import SandboxAuthority
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
     from rucio_trace_sandbox.embedded import EmbeddedRucio
     from rucio_trace_sandbox.rest import Rest
+
+# A machine under load is no reason for a property to fail.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Rucio reads its configuration when it is imported, and test modules import it at their top:
 # so this process gets a home now. The fixture `rucio` then gives every test one of its own.
