@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from rucio_trace.cli import settings_of
 from rucio_trace.cli.terminal import json_line, printable, say
-
-if TYPE_CHECKING:
-    from rucio_trace.store import Store
+from rucio_trace.configured import open_store
 
 __all__ = ["store"]
 
@@ -34,7 +30,7 @@ def migrate(ctx: click.Context) -> None:
     Example:
       rucio-trace store migrate
     """
-    with _open(ctx, migrate=True) as opened:
+    with open_store(settings_of(ctx), migrate=True) as opened:
         say(f"{printable(opened.shown)}: ready")
 
 
@@ -48,7 +44,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
     Example:
       rucio-trace store status --json
     """
-    with _open(ctx, migrate=False) as opened:
+    with open_store(settings_of(ctx), migrate=False) as opened:
         traces = opened.position()
         if as_json:
             json_line({"store": opened.shown, "traces": traces})
@@ -72,21 +68,7 @@ def copy(ctx: click.Context, target: str, source: str | None) -> None:
     """
     from rucio_trace.store import Store
 
-    opened = Store.open(source, migrate=False) if source is not None else _open(ctx, migrate=False)
+    opened = Store.open(source, migrate=False) if source is not None else open_store(settings_of(ctx), migrate=False)
     with opened, Store.open(target) as empty:
         traces = opened.copy_to(empty)
         say(f"{printable(empty.shown)}: {traces} traces copied from {printable(opened.shown)}")
-
-
-def _open(ctx: click.Context, *, migrate: bool) -> Store:
-    """The store of the settings; the password, if any, is read from its file."""
-    from rucio_trace.errors import ConfigurationError
-    from rucio_trace.store import Store
-
-    settings = settings_of(ctx)
-    if not settings.store.url:
-        where = settings.file or "settings"
-        raise ConfigurationError(f"{where}, store.url", expected="the URL of a trace store", found="none")
-    file = settings.store.password_file
-    password = file.read_text(encoding="utf-8").strip() if file is not None else None
-    return Store.open(settings.store.url, password=password, migrate=migrate)
