@@ -124,7 +124,7 @@ class Anchors:
     def breaks(self, signer: Certificate, chain: tuple[Certificate, ...]) -> Certificate | None:
         """The first certificate of the chain that nobody vouches for; None if the chain is sound.
 
-        Each must be issued by the next one, by an anchor, or by itself: an unsigned list that may
+        Each must be an anchor, or issued by the next one, by an anchor, or by itself: an unsigned list that may
         hold anything would be a place where changes go unseen.
         """
         key = _key(signer, chain)
@@ -137,7 +137,8 @@ class Anchors:
     def _first_break(self, signer: Certificate, chain: tuple[Certificate, ...]) -> Certificate | None:
         for number, certificate in enumerate(chain):
             above = chain[number + 1 : number + 2]
-            if not any(c.issued(certificate) for c in (*above, *self.certificates, certificate)):
+            vouching = (*above, *self.certificates, certificate)
+            if certificate not in self.certificates and not any(c.issued(certificate) for c in vouching):
                 return certificate
             below = chain[number - 1] if number else signer
             if not certificate.issued(below):

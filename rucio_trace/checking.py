@@ -80,7 +80,9 @@ def check_trace(
         raise _refused(trace, found) from None
     if signer is None:
         if not found:
-            found.append(faults.Unsigned("signature", "a signature and a certificate", "none"))
+            found.append(
+                faults.Unsigned("signature", "a signed text, a signature and a certificate", "not all of them")
+            )
         raise _refused(trace, found)
     found += _signature_faults(trace, signer)
     found += _signer_faults(signer)
@@ -100,7 +102,7 @@ def _refused(trace: Trace, found: list[Fault]) -> Refused:
 
 
 def _certificates(trace: Trace) -> tuple[Certificate | None, tuple[Certificate, ...]]:
-    if not trace.signature or not trace.certificate:
+    if not (trace.message and trace.signature and trace.certificate):
         return None, ()
     return certificates.load(trace.certificate), tuple(certificates.load(der) for der in trace.chain)
 

@@ -119,7 +119,8 @@ def _effective(revokes: Sequence[Trace], against: Mapping[int, Sequence[Trace]])
 class History:
     """One product. Exactly one of `origin` and `rivals` is set, or neither.
 
-    `rivals` disagree about the digests (the product is disputed). `agreeing` are all standing
+    `deciding` are all standing traces of the deciding rank; the first is the `origin`, unless they
+    disagree: then `rivals` are the first of each content (the product is disputed). `agreeing` are all standing
     CREATE, COPY and VERIFY of the origin's rank or later that speak of the origin's bytes,
     `contradicting` those that do not. `withdrawn_origins` are withdrawn CREATEs whose bytes no
     standing CREATE claims; with nothing else left, the product is revoked.
@@ -128,6 +129,7 @@ class History:
     traces: tuple[Trace, ...]
     withdrawn: tuple[tuple[Trace, Trace], ...]
     origin: Trace | None
+    deciding: tuple[Trace, ...]
     rivals: tuple[Trace, ...]
     agreeing: tuple[Trace, ...]
     contradicting: tuple[Trace, ...]
@@ -160,6 +162,7 @@ def history_of(traces: Iterable[Trace], speaker: Callable[[Trace], str] = lambda
         traces=tuple(kept),
         withdrawn=tuple(withdrawn),
         origin=origin,
+        deciding=tuple(best),
         rivals=rivals,
         agreeing=tuple(t for t in speaking if origin and agree(t.statement, origin.statement)),
         contradicting=tuple(t for t in speaking if origin and not agree(t.statement, origin.statement)),

@@ -12,7 +12,7 @@ from typing import TypeVar
 from rucio_trace import faults
 from rucio_trace.envelope import Trace
 from rucio_trace.faults import Fault
-from rucio_trace.history import History, agree, history_of, rank_of
+from rucio_trace.history import History, agree, history_of
 from rucio_trace.statement import ALGORITHMS, STRONG, ProductKey, Statement, base_name
 
 __all__ = ["Answer", "Candidate", "Index", "Verdict", "compare"]
@@ -147,7 +147,7 @@ class Index:
         def enter(index: dict[_Index, dict[_Key, _Product]], key: _Index) -> None:
             index.setdefault(key, {})[product.key] = product
 
-        for trace in (*product.claims, *product.history.withdrawn_origins):
+        for trace in (*product.history.deciding, *product.history.withdrawn_origins):
             for digest in (trace.statement.hash, *trace.statement.digests.values()):
                 enter(self._by_digest, digest)
             enter(self._by_size, trace.statement.size)
@@ -269,19 +269,13 @@ def _state(history: History) -> Verdict | None:
 
 def verdict_on(candidate: Candidate, history: History) -> Verdict | None:
     """The verdict on the file as this product; None when its digest is none of the product's."""
-    claims = (history.origin,) if history.origin else history.rivals
-    if any(compare(candidate, trace.statement) for trace in claims):
-        peers = [t for t in history.agreeing if history.origin and _rank(t) == _rank(history.origin)]
-        if any(compare(candidate, t.statement) is False for t in peers):
-            return Verdict.DISPUTED  # they agree where they can be compared, and the file shows where not
-        return _state(history)
+    compared = [compare(candidate, trace.statement) for trace in history.deciding]
+    if any(compared):
+        # they may agree wherever they can be compared, and the file shows where they do not
+        return Verdict.DISPUTED if False in compared else _state(history)
     if any(compare(candidate, trace.statement) for trace in history.withdrawn_origins):
         return Verdict.REVOKED
     return None
-
-
-def _rank(trace: Trace) -> int:
-    return rank_of(trace.statement) or 0
 
 
 def _speaking(candidate: Candidate, product: _Product, verdict: Verdict) -> Answer:
@@ -289,7 +283,7 @@ def _speaking(candidate: Candidate, product: _Product, verdict: Verdict) -> Answ
     history = product.history
     told: list[Fault] = []
     if verdict is Verdict.DISPUTED:
-        for trace in history.rivals or history.agreeing:
+        for trace in history.rivals or history.deciding:
             claim = f"{trace.statement.hash_algorithm or 'digest'} {trace.statement.hash}"
             told.append(faults.DisputedOrigin("origin", "one set of digests", claim, trace.id))
     if verdict is Verdict.REVOKED:
