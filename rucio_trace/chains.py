@@ -15,10 +15,10 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy,
 
 from rucio_trace.certificates import MIN_RSA_BITS, UNREADABLE, Certificate
 
-__all__ = ["Anchors", "Path"]
+__all__ = ["CACHED_SIGNERS", "Anchors", "ChainKey", "Path", "chain_key"]
 
 _MAX_DEPTH = 8  # as many intermediates as an envelope may hold
-_CACHED_SIGNERS = 4096
+CACHED_SIGNERS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ _CA_POLICY = (
 _SIGNER_POLICY = ExtensionPolicy.permit_all()
 
 
-_Key = tuple[bytes, tuple[bytes, ...]]
+ChainKey = tuple[bytes, tuple[bytes, ...]]
 
 
-def _key(signer: Certificate, chain: tuple[Certificate, ...]) -> _Key:
+def chain_key(signer: Certificate, chain: tuple[Certificate, ...]) -> ChainKey:
     return signer.der, tuple(c.der for c in chain)
 
 
@@ -67,14 +67,14 @@ class Anchors:
     def __init__(self, certificates: Sequence[Certificate]) -> None:
         self.certificates = tuple(certificates)
         self._store = Store([c.x509 for c in certificates]) if certificates else None
-        self._known: dict[_Key, tuple[Path, ...]] = {}
-        self._breaks: dict[_Key, Certificate | None] = {}
+        self._known: dict[ChainKey, tuple[Path, ...]] = {}
+        self._breaks: dict[ChainKey, Certificate | None] = {}
 
     def path(self, signer: Certificate, chain: tuple[Certificate, ...], at: datetime) -> Path | None:
         """A path that is valid at *at*; if there is none, one that was or will be; else None."""
         if self._store is None:
             return None
-        key = _key(signer, chain)
+        key = chain_key(signer, chain)
         known = self._known.get(key)
         if known is None:
             known = self._keep(key, self._find(signer, chain, at))
@@ -86,8 +86,8 @@ class Anchors:
             return other
         return known[0] if known else None
 
-    def _keep(self, key: _Key, paths: tuple[Path, ...]) -> tuple[Path, ...]:
-        if len(self._known) >= _CACHED_SIGNERS:
+    def _keep(self, key: ChainKey, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        if len(self._known) >= CACHED_SIGNERS:
             self._known.clear()
         self._known[key] = paths
         return paths
@@ -127,9 +127,9 @@ class Anchors:
         Each must be an anchor, or issued by the next one, by an anchor, or by itself: an unsigned list that may
         hold anything would be a place where changes go unseen.
         """
-        key = _key(signer, chain)
+        key = chain_key(signer, chain)
         if key not in self._breaks:
-            if len(self._breaks) >= _CACHED_SIGNERS:
+            if len(self._breaks) >= CACHED_SIGNERS:
                 self._breaks.clear()
             self._breaks[key] = self._first_break(signer, chain)
         return self._breaks[key]

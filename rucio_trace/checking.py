@@ -152,26 +152,23 @@ def _membership(
     trace: Trace, trust: Trust, signer: Certificate, chain: tuple[Certificate, ...], at: datetime
 ) -> tuple[tuple[Member, Path] | None, list[Fault]]:
     """The member whose word this is, by certificate and by right; else the nearest miss, told in faults."""
-    misses: list[tuple[int, tuple[Member, Path] | None, list[Fault]]] = []
-    for member in trust.members:
-        path = member.anchors.path(signer, chain, at)
-        if path is None:
-            continue
-        if not member.owns(signer):
-            expected = ", ".join(subject.pattern for subject in member.subjects)
-            misses.append((1, None, [faults.OutsidePattern("subject", expected, _described(signer))]))
-            continue
+    vouching = trust.vouching(signer, chain, at)
+    owners = [(member, path) for member, path in vouching if member.owns(signer)]
+    if not vouching:
+        issuer = signer.x509.issuer.rfc4514_string()
+        return None, [faults.UnknownIssuer("certificate", "a path to an anchor", f"{_described(signer)} by {issuer}")]
+    if not owners:
+        patterns = ", ".join(subject.pattern for member, _ in vouching for subject in member.subjects)
+        return None, [faults.OutsidePattern("subject", patterns, _described(signer))]
+    misses: list[tuple[tuple[Member, Path], list[Fault]]] = []
+    for member, path in owners:
         found = _path_faults(member, path, signer, chain, at)
         if trace.statement.schema in (None, SCHEMA) and (right := member.missing_right(trace.statement)):
             found.append(faults.OutsideRights(member.name, right, "no such right"))
         if not found:
             return (member, path), []
-        misses.append((2, (member, path), found))
-    if not misses:
-        issuer = signer.x509.issuer.rfc4514_string()
-        return None, [faults.UnknownIssuer("certificate", "a path to an anchor", f"{_described(signer)} by {issuer}")]
-    _, nearest, found = max(misses, key=lambda miss: (miss[0], -len(miss[2])))
-    return nearest, found
+        misses.append(((member, path), found))
+    return min(misses, key=lambda miss: len(miss[1]))
 
 
 def _path_faults(

@@ -10,13 +10,14 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from cryptography import x509
 
 from rucio_trace import certificates
 from rucio_trace.certificates import Certificate
-from rucio_trace.chains import Anchors
+from rucio_trace.chains import CACHED_SIGNERS, Anchors, ChainKey, Path, chain_key
 from rucio_trace.errors import ConfigurationError, Malformed
 from rucio_trace.revocation import Revocations
 from rucio_trace.statement import Event, Statement
@@ -128,6 +129,24 @@ class Trust:
 
     members: tuple[Member, ...]
     revocations: Revocations = field(default_factory=lambda: Revocations(()))
+    _vouching: dict[ChainKey, tuple[Member, ...]] = field(default_factory=dict, repr=False, compare=False)
+
+    def vouching(self, signer: Certificate, chain: tuple[Certificate, ...], at: datetime) -> list[tuple[Member, Path]]:
+        """The members to whose authorities a path leads from *signer*, each with one: see `Anchors.path`.
+
+        Whether there is any path does not depend on the time, so who is asked is kept: a federation
+        of a hundred members costs no more than one of two.
+        """
+        key = chain_key(signer, chain)
+        members = self._vouching.get(key)
+        if members is None:
+            members = tuple(m for m in self.members if m.anchors.path(signer, chain, at))
+            if any(m.owns(signer) for m in members):
+                members = tuple(m for m in members if m.owns(signer))
+            if len(self._vouching) >= CACHED_SIGNERS:
+                self._vouching.clear()
+            self._vouching[key] = members
+        return [(member, path) for member in members if (path := member.anchors.path(signer, chain, at))]
 
     @classmethod
     def from_anchors(cls, pems: Iterable[bytes], crls: Iterable[bytes] = ()) -> "Trust":
@@ -170,7 +189,8 @@ class Trust:
         if not isinstance(entries, list) or not entries:
             raise ConfigurationError("federation file", expected="at least one [[member]]", found="none")
         lists: dict[str, bytes] = {}
-        members = tuple(_member(entry, _reader(read), lists) for entry in entries)
+        shared: dict[tuple[str, ...], Anchors] = {}
+        members = tuple(_member(entry, _reader(read), lists, shared) for entry in entries)
         names = [member.name for member in members]
         if len(set(names)) != len(names):
             raise ConfigurationError("federation file", expected="every member once", found=", ".join(names))
@@ -180,7 +200,10 @@ class Trust:
 _MEMBER_KEYS = ("name", "ca", "crl", "subject", "rses", "create", "obsolete", "revoke", "outside")
 
 
-def _member(entry: Any, read: Callable[[str], bytes], lists: dict[str, bytes]) -> Member:
+def _member(
+    entry: Any, read: Callable[[str], bytes], lists: dict[str, bytes], shared: dict[tuple[str, ...], Anchors]
+) -> Member:
+    """Read one member; *lists* and *shared* collect the files of all, each read once."""
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
         raise ConfigurationError("federation file, member", expected="a table with a name", found=repr(entry))
     where = f"federation file, member {entry['name']}"
@@ -192,10 +215,14 @@ def _member(entry: Any, read: Callable[[str], bytes], lists: dict[str, bytes]) -
     outside = entry.get("outside", False)
     if not isinstance(outside, bool):
         raise ConfigurationError(f"{where}, outside", expected="true or false", found=repr(outside))
-    lists.update((location, read(location)) for location in crls)
+    for location in crls:
+        if location not in lists:
+            lists[location] = read(location)
+    if authorities not in shared:
+        shared[authorities] = Anchors([c for file in authorities for c in _authorities(read(file), file)])
     return Member(
         name=entry["name"],
-        anchors=Anchors([c for file in authorities for c in _authorities(read(file), file)]),
+        anchors=shared[authorities],
         subjects=tuple(SubjectPattern(subject) for subject in subjects),
         rses=Patterns(_texts(where, entry, "rses")),
         create=Patterns(_texts(where, entry, "create")),
