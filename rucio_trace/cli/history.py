@@ -26,9 +26,7 @@ __all__ = ["history"]
 @click.command()
 @click.argument("did", metavar="SCOPE:NAME")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line per trace.")
-@click.option(
-    "--traces", "as_traces", is_flag=True, help="Print the traces themselves, as `verify --trace` reads them."
-)
+@click.option("--traces", "as_traces", is_flag=True, help="Print the traces themselves, for `verify --trace`.")
 @click.pass_context
 def history(ctx: click.Context, /, did: str, as_json: bool, as_traces: bool) -> None:
     """Show everything that happened to a product, oldest first.

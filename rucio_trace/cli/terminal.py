@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,19 +15,15 @@ __all__ = ["MAX_NAME_CHARACTERS", "json_line", "printable", "say", "show_table"]
 MAX_NAME_CHARACTERS = 300
 """Longer names are shortened in their middle: a line stays readable, both ends tell names apart."""
 
-# Categories that move the cursor, hide or reorder text (Cc, Cf: bidirectional and zero-width
-# controls), cannot be encoded (Cs), have no agreed look (Co, Cn) or break the line (Zl, Zp).
-_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-
 
 def printable(text: str, *, limit: int | None = MAX_NAME_CHARACTERS) -> str:
     """*text* on one line with nothing in it that a terminal would act on.
 
-    Control, bidirectional, zero-width and undecodable characters become `\\n`, `\\x1b`, `\\u202e` …;
+    Control, bidirectional, zero-width and undecodable characters and odd spaces become `\\n`, `\\x1b`, `\\u202e` …;
     a backslash stays as it is, so the result is for people: machines read `--json`.
     """
-    if not (text.isascii() and text.isprintable()):
-        text = "".join(_escaped(c) if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else _escaped(c) for c in text)
     if limit is not None and len(text) > limit:
         half = (limit - 1) // 2
         text = f"{text[:half]}…{text[-half:]}"
