@@ -26,16 +26,16 @@ from rucio.rse import rsemanager
 from rucio_trace_daemons import xrootd
 from rucio_trace_daemons.staging import fetched
 from rucio_trace_daemons.storage_errors import NotFound, PrefixMissing, Refused, Unavailable, from_os_error
-from rucio_trace_daemons.streams import LocalStream, PacedStream, Throttle
+from rucio_trace_daemons.streams import Throttle, local_pieces, paced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from io import RawIOBase
 
     from rucio.rse.protocols.protocol import RSEProtocol
 
     from rucio_trace_daemons.rses import Rse
     from rucio_trace_daemons.staging import Staging
+    from rucio_trace_daemons.streams import Pieces
 
 __all__ = ["Replica", "Storage"]
 
@@ -99,7 +99,7 @@ class Storage:
         self._accesses = threading.local()  # Rucio's protocol objects promise nothing about threads
 
     @contextlib.contextmanager
-    def open(self, replica: Replica, watch: Callable[[int], None] = lambda _: None) -> Iterator[RawIOBase]:
+    def open(self, replica: Replica, watch: Callable[[int], None] = lambda _: None) -> Iterator[Pieces]:
         """The bytes of *replica*; `watch` is called with the size of each piece and may raise to give up.
 
         A stream that ends before the size its storage promised raises `ShortRead`, one that is written while it
@@ -107,7 +107,7 @@ class Storage:
         """
         lane = self._lane(replica.rse)
         with _turn(lane, replica), self._source(replica) as source:
-            yield PacedStream(source, lane.throttle, self._pause, watch)
+            yield paced(source, lane.throttle, self._pause, watch)
 
     def exists(self, replica: Replica) -> bool:
         """Whether storage has such a file, without reading it."""
@@ -155,21 +155,21 @@ class Storage:
             return lane
 
     @contextlib.contextmanager
-    def _source(self, replica: Replica) -> Iterator[RawIOBase]:
+    def _source(self, replica: Replica) -> Iterator[Pieces]:
         access = self._access(replica.rse)
         pfn = access.pfn(replica)
         if access.scheme == "file":
-            with LocalStream.open(str(replica), _local_path(pfn)) as stream:
-                yield stream
+            with local_pieces(str(replica), _local_path(pfn)) as pieces:
+                yield pieces
         elif access.scheme in xrootd.SCHEMES:
-            with xrootd.XRootDStream.open(str(replica), pfn) as stream:
-                yield stream
+            with xrootd.xrootd_pieces(str(replica), pfn) as pieces:
+                yield pieces
         else:
             with (
                 self._staging.reserved(str(replica), replica.size or 0, self._pause) as path,
-                _fetched_stream(access, replica, pfn, path) as stream,
+                _fetched_pieces(access, replica, pfn, path) as pieces,
             ):
-                yield stream
+                yield pieces
 
     def _access(self, rse: Rse) -> Access:
         known: dict[str, Access] = self._accesses.__dict__.setdefault("by_rse", {})
@@ -193,13 +193,13 @@ def _turn(lane: _Lane, replica: Replica) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _fetched_stream(access: Access, replica: Replica, pfn: str, path: Path) -> Iterator[RawIOBase]:
+def _fetched_pieces(access: Access, replica: Replica, pfn: str, path: Path) -> Iterator[Pieces]:
     try:
         fetched(access.protocol, replica.rse, pfn, path)
     except RucioException as error:
         raise _from_rucio(str(replica), error) from error
-    with LocalStream.open(str(replica), path) as stream:
-        yield stream
+    with local_pieces(str(replica), path) as pieces:
+        yield pieces
 
 
 def _connect(rse: Rse) -> Access:

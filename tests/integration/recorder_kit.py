@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from rucio_trace_daemons.recorder.options import Options
 from rucio_trace_daemons.recorder.service import Recorder
 from rucio_trace_policy import hooks
 from rucio_trace_policy.tables import tables
+from rucio_trace_sandbox.pki import SandboxAuthority
 from sqlalchemy import select, update
 
 from rucio_trace.config import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
     from pathlib import Path
 
     from rucio_trace_sandbox.embedded import EmbeddedRucio
@@ -35,77 +32,14 @@ name = "test-rucio"
 [store]
 url = "{store}"
 [trust]
-anchors = ["ca.pem"]
+federation = "federation/federation.toml"
 [recorder]
 site = "SITE-A"
-key = "key.pem"
-certificate = "certificate.pem"
+key = "federation/SITE-A.key.pem"
+certificate = "federation/SITE-A.pem"
 accounts_key = "accounts.key"
 lease_seconds = {lease}
 """
-
-
-class Authority:
-    """A certificate authority of one test; writes key and certificate of a recorder into its folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")])
-        now = datetime.now(UTC)
-        builder = self._builder(self._name, self._key.public_key(), now - timedelta(days=2), now + timedelta(days=2))
-        usage = _usage(key_cert_sign=True, crl_sign=True)
-        builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True).add_extension(usage, True)
-        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), False)
-        certificate = builder.sign(self._key, hashes.SHA256())
-        (folder / "ca.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, *, begins: timedelta = -timedelta(days=1), ends: timedelta = timedelta(days=1)) -> None:
-        """Write a new key and certificate, valid from *begins* to *ends* as seen from now."""
-        key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "recorder")])
-        builder = self._builder(subject, key.public_key(), now + begins, now + ends)
-        builder = builder.add_extension(x509.BasicConstraints(False, None), critical=True)
-        builder = builder.add_extension(_usage(digital_signature=True), critical=True)
-        uri = x509.UniformResourceIdentifier("https://a.example/recorder")
-        builder = builder.add_extension(x509.SubjectAlternativeName([uri]), critical=False)
-        builder = builder.add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-        )
-        certificate = builder.sign(self._key, hashes.SHA256())
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        (self.folder / "key.pem").write_bytes(pem)
-        (self.folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, begins: datetime, ends: datetime
-    ) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(begins)
-            .not_valid_after(ends)
-        )
-
-
-def _usage(**given: bool) -> x509.KeyUsage:
-    names = (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    )
-    return x509.KeyUsage(**{name: given.get(name, False) for name in names})
 
 
 class Kit:
@@ -115,11 +49,13 @@ class Kit:
         self.rucio, self.folder = rucio, rucio.folder / "recorder"
         self.folder.mkdir()
         hooks.install(rucio.engine)
-        self.authority = Authority(self.folder)
-        self.authority.issue()
+        self.authority = SandboxAuthority(self.folder / "federation")
+        self.member = self.authority.admit("SITE-A")
         (self.folder / "accounts.key").write_text("a secret of this site")
         url = store_url or f"sqlite:///{self.folder}/store.db"
-        self.settings = Settings.parse(SETTINGS.format(store=url, lease=lease), self.folder / "rucio-trace.toml")
+        self.file = self.folder / "rucio-trace.toml"
+        self.file.write_text(SETTINGS.format(store=url, lease=lease))
+        self.settings = Settings.load(self.file)
         self.options = Options.of(self.settings)
         self.stop = threading.Event()
         self._open: list[Recorder] = []
@@ -241,4 +177,4 @@ class Kit:
         return path
 
 
-_MOMENTS = ("at", "not_before", "missing_since", "claimed_until")
+_MOMENTS = ("not_before", "missing_since", "claimed_until")

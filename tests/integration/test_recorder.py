@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from rucio_trace.trace import Statement
 
-HOUR = timedelta(hours=1, minutes=1)
-
 
 @pytest.fixture
 def kit(rucio: EmbeddedRucio) -> Iterator[Kit]:
@@ -355,8 +353,8 @@ def test_what_the_reaper_marked_and_left_is_read_once_more(kit: Kit, here: Rse) 
     uploaded(kit, here)
     kit.set_state(here, "file", "B")
     kit.run()
-    kit.age(timedelta(minutes=11))
-    kit.run()
+    kit.make_due()
+    kit.run(grace=timedelta(0))
     assert kit.events()[1:] == [("VERIFY", "HERE")]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rucio_trace.archive import ArchivePass
-from rucio_trace.digest import CHUNK_BYTES, DigestPass
+from rucio_trace.digest import DigestPass
 from rucio_trace.errors import TraceabilityError
 from rucio_trace.trace import Content
 from rucio_trace_daemons.storage_errors import Unavailable
@@ -19,12 +19,12 @@ from rucio_trace_daemons.storage_errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
-    from io import RawIOBase
 
     from rucio_trace.archive import ArchiveLimits
     from rucio_trace.trace import Statement
     from rucio_trace_daemons.recorder.rows import Row
     from rucio_trace_daemons.storage import Replica, Storage
+    from rucio_trace_daemons.streams import Pieces
 
 __all__ = ["Expected", "Inconstant", "Prover", "Reading", "algorithms"]
 
@@ -115,18 +115,20 @@ class Prover:
     def _read(
         self, replica: Replica, wanted: tuple[str, ...], with_contents: bool, watch: Callable[[int], None]
     ) -> Reading:
-        with self.storage.open(replica, watch) as stream:
+        with self.storage.open(replica, watch) as pieces:
             if with_contents and self.contents and _ARCHIVE_NAME.search(replica.name):
-                return self._read_archive(replica, stream, wanted)
+                return self._read_archive(replica, pieces, wanted)
             with DigestPass(wanted) as digests:
-                _feed(stream, digests.update)
+                for piece in pieces:
+                    digests.update(piece)
                 whole = digests.finish()
         return Reading(whole.size, whole.hashes, None, self.clock())
 
-    def _read_archive(self, replica: Replica, stream: RawIOBase, wanted: tuple[str, ...]) -> Reading:
+    def _read_archive(self, replica: Replica, pieces: Pieces, wanted: tuple[str, ...]) -> Reading:
         running = ArchivePass(replica.name, wanted, member_algorithms=(MAIN_ALGORITHM,), limits=self.limits)
         try:
-            _feed(stream, running.update)
+            for piece in pieces:
+                running.update(piece)
         finally:
             whole = running.finish_whole()  # also ends the pass's threads
         try:
@@ -137,9 +139,3 @@ class Prover:
             return Reading(whole.size, whole.hashes, None, self.clock())
         contents = tuple(Content(member.path, member.hashes[MAIN_ALGORITHM]) for member in members)
         return Reading(whole.size, whole.hashes, contents, self.clock())
-
-
-def _feed(stream: RawIOBase, update: Callable[[memoryview], object]) -> None:
-    view = memoryview(bytearray(CHUNK_BYTES))
-    while count := stream.readinto(view):  # type: ignore[attr-defined]
-        update(view[:count])
