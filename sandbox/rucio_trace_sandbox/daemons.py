@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .fts import FtsStandIn
 
-__all__ = ["evaluate", "finish", "move", "poll", "reap", "repair", "submit"]
+__all__ = ["clean", "evaluate", "finish", "move", "poll", "reap", "repair", "submit"]
 
 # The finisher leaves alone what changed within the last second.
 _FINISHER_SECONDS = 1.1
@@ -59,6 +59,13 @@ def evaluate() -> None:
     from rucio.daemons.judge.evaluator import re_evaluator
 
     re_evaluator(once=True, sleep_time=0, did_limit=1000)
+
+
+def clean() -> None:
+    """Have the judge remove rules whose time is over."""
+    from rucio.daemons.judge.cleaner import rule_cleaner
+
+    rule_cleaner(once=True)
 
 
 def reap(rse: str) -> None:

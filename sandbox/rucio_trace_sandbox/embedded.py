@@ -35,13 +35,13 @@ __all__ = ["EmbeddedRucio", "attach", "bootstrap", "clone_sqlite", "detach", "sq
 class EmbeddedRucio(Storage):
     """A Rucio whose core functions, called in this process, work on its database."""
 
-    def __init__(self, home: RucioHome, url: str, folder: Path) -> None:
+    def __init__(self, home: RucioHome, url: str, folder: Path, scope: str = SCOPE) -> None:
         from rucio.common.types import InternalAccount, InternalScope
 
         self.home, self.url, self.folder = home, url, folder
         self.vo = VO
         self.root = InternalAccount("root", vo=VO)
-        self.scope = InternalScope(SCOPE, vo=VO)
+        self.scope = InternalScope(scope, vo=VO)
         self.engine = attach(home)
 
     @property
@@ -101,7 +101,7 @@ def _reload_what_imports_decided(home: RucioHome) -> None:
         _loaded[module] = wanted
 
 
-def bootstrap(home: RucioHome) -> None:
+def bootstrap(home: RucioHome, scope: str = SCOPE) -> None:
     """Build Rucio's tables, base VO, root account and a scope in the empty database of *home*; stay attached."""
     engine = attach(home)
     from rucio.common.types import InternalAccount, InternalScope
@@ -119,7 +119,7 @@ def bootstrap(home: RucioHome) -> None:
         create_base_vo()
         create_root_account()
     with db_session(DatabaseOperationType.WRITE) as session:
-        add_scope(InternalScope(SCOPE, vo=VO), InternalAccount("root", vo=VO), session=session)
+        add_scope(InternalScope(scope, vo=VO), InternalAccount("root", vo=VO), session=session)
 
 
 def sqlite_url(path: Path) -> str:

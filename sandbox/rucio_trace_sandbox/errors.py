@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rucio_trace.errors import TraceabilityError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -12,8 +14,11 @@ __all__ = ["MissingProgramError", "SandboxError", "ServerError"]
 _LOG_TAIL_LINES = 15
 
 
-class SandboxError(Exception):
-    """A part of the sandbox could not be made."""
+class SandboxError(TraceabilityError):
+    """A part of the sandbox could not be made; the text may have several lines."""
+
+    def __str__(self) -> str:
+        return self.subject
 
 
 class MissingProgramError(SandboxError):

@@ -54,6 +54,7 @@ class Server:
         """Start *argv*, as *user* when we are root and one is given."""
         self.name, self.log, self.stop_signal = name, log, stop_signal
         with log.open("ab") as output:
+            self._log_start = output.tell()
             self.process = subprocess.Popen(
                 [*wrapper(user, stop_signal), *map(os.fspath, argv)],
                 stdin=subprocess.DEVNULL,
@@ -68,6 +69,12 @@ class Server:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    def has_said(self, words: bytes) -> bool:
+        """Whether *words* stand in the log since the start."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return words in log.read()
 
     def wait_until_ready(self, ready: Callable[[], bool], seconds: float = 30) -> None:
         """Return once *ready* says so; raise `ServerError` when the server ended or time is up."""
@@ -140,9 +147,10 @@ def give(folder: Path, user: str | None) -> None:
         os.chown(path, entry.pw_uid, entry.pw_gid)
 
 
-def free_port() -> int:
-    """Name a loopback port that nothing listens on now."""
-    for port in random.sample(_PORTS, len(_PORTS)):
+def free_port(wanted: int | None = None) -> int:
+    """Name a loopback port that nothing listens on now, *wanted* if that is so."""
+    ports = random.sample(_PORTS, len(_PORTS))
+    for port in ports if wanted is None else [wanted, *ports]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):

@@ -97,10 +97,10 @@ def in_process(folder: Path) -> Iterator[Rest]:
 
 
 @contextlib.contextmanager
-def gunicorn(home: RucioHome, folder: Path) -> Iterator[Rest]:
-    """Serve *home* from a process of its own; *folder* takes the log and a client's home."""
+def gunicorn(home: RucioHome, folder: Path, port: int | None = None) -> Iterator[Rest]:
+    """Serve *home* from a process of its own, on *port* if it is free; *folder* takes log and a client's home."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with _listen(port) as listener:
         # The bound socket is handed over, so nobody can take the port in between.
         listener.set_inheritable(True)
         port = listener.getsockname()[1]
@@ -121,6 +121,12 @@ def gunicorn(home: RucioHome, folder: Path) -> Iterator[Rest]:
         url = f"http://127.0.0.1:{port}"
         server.wait_until_ready(lambda: _answers(f"{url}/ping"), 60)
         yield Rest(url, RucioHome.client(folder / "client", url), server)
+
+
+def _listen(wanted: int | None) -> socket.socket:
+    with contextlib.suppress(OSError):
+        return socket.create_server(("127.0.0.1", wanted or 0))
+    return socket.create_server(("127.0.0.1", 0))
 
 
 def _answers(url: str) -> bool:

@@ -7,12 +7,12 @@ import itertools
 import os
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from rucio.common.types import InternalAccount, InternalScope
     from sqlalchemy.orm import Session
@@ -140,6 +140,40 @@ class Storage:
         """Add an RSE on *server*, whose files lie below *prefix* (by default a folder of the RSE's name)."""
         folder = server.make_folder(prefix or name)
         return self.add_rse(name, xrootd_protocol(server.port, f"/{prefix or name}"), folder=folder, **options)
+
+    def rses(self) -> dict[str, Rse]:
+        """The RSEs that are there, by name; their folders are not known to Rucio unless they are directories."""
+        from rucio.core import rse as core
+
+        with self.session() as session:
+            listed = core.list_rses(session=session)
+            protocols = {rse["id"]: core.get_rse_protocols(rse["id"], session=session)["protocols"] for rse in listed}
+        prefixes = {
+            rse_id: Path(protocol["prefix"])
+            for rse_id, entries in protocols.items()
+            for protocol in entries
+            if protocol["scheme"] == "file"
+        }
+        return {rse["rse"]: Rse(rse["id"], rse["rse"], prefixes.get(rse["id"])) for rse in listed}
+
+    def move_protocol(self, rse: Rse, port: int) -> None:
+        """Tell Rucio that the XRootD server of *rse* listens elsewhere now."""
+        from rucio.core import rse as core
+
+        with self.session() as session:
+            (protocol,) = core.get_rse_protocols(rse.id, session=session)["protocols"]
+            if protocol["port"] != port:
+                where = {"scheme": "root", "hostname": protocol["hostname"], "port": protocol["port"]}
+                core.update_protocols(rse.id, **where, data={"port": port}, session=session)
+
+    def set_attribute(self, rse: Rse, key: str, value: object) -> None:
+        """Set an RSE attribute, whether it is there or not."""
+        from rucio.core import rse as core
+
+        with self.session() as session:
+            if key in core.list_rse_attributes(rse.id, session=session):
+                core.del_rse_attribute(rse.id, key, session=session)
+            core.add_rse_attribute(rse.id, key, value, session=session)
 
     def connect(self, *rses: Rse) -> None:
         """Let the transfer tool copy from each of *rses* to each other."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["XRootD"]
 
 _ATTEMPTS = 5
+_READY = "initialization completed."
 # A Unix socket's path holds 107 bytes; the server puts `admin/NAME/.xrd/…` behind ours.
 _MAX_FOLDER_LENGTH = 64
 _CONFIG = """\
@@ -47,8 +48,11 @@ class XRootD:
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, folder: Path, name: str = "xrootd") -> Iterator[XRootD]:
-        """Run a server whose data, authorisation file and log lie in *folder* (a new or an earlier one)."""
+    def start(cls, folder: Path, name: str = "xrootd", port: int | None = None) -> Iterator[XRootD]:
+        """Run a server whose data, authorisation file and log lie in *folder* (a new or an earlier one).
+
+        It listens on *port* if that is free, else on another one.
+        """
         if len(str(folder)) > _MAX_FOLDER_LENGTH:
             raise SandboxError(f"{folder}: too long for XRootD's sockets; use one of {_MAX_FOLDER_LENGTH} characters")
         user = first_user("xrootd", "nobody")
@@ -56,7 +60,7 @@ class XRootD:
             made.mkdir(parents=True, exist_ok=True)
         (folder / "authdb").write_text(f"h {socket.gethostbyaddr('127.0.0.1')[0]} / a\n")
         give(folder, user)
-        port, server = _start(folder, name, user)
+        port, server = _start(folder, name, user, port)
         with server:
             yield cls(folder, port, user, server)
 
@@ -73,27 +77,19 @@ class XRootD:
         return folder
 
 
-def _start(folder: Path, name: str, user: str | None) -> tuple[int, Server]:
+def _start(folder: Path, name: str, user: str | None, wanted: int | None) -> tuple[int, Server]:
     xrootd, xrdcp = program("xrootd", "xrootd-server"), program("xrdcp", "xrootd-client")
     config = folder / "xrootd.cf"
     for attempt in range(1, _ATTEMPTS + 1):
         # Between our asking for a port and its binding, somebody else may take it: then another one.
-        port = free_port()
+        port = free_port(wanted)
         config.write_text(_CONFIG.format(folder=folder, port=port, xrdcp=xrdcp))
         server = Server(name, [xrootd, "-I", "v4", "-c", config, "-n", name], log=folder / "log", user=user, cwd=folder)
         try:
-            server.wait_until_ready(lambda port=port: _listens(port))
+            server.wait_until_ready(lambda server=server, port=port: server.has_said(f":{port} {_READY}".encode()))
         except ServerError:
             if attempt == _ATTEMPTS:
                 raise
         else:
             return port, server
     raise AssertionError("the loop returns or raises")
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-    except OSError:
-        return False
-    return True
