@@ -9,12 +9,12 @@ Who signed, and whether that counts, is decided elsewhere (envelope, identity, v
 """
 
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rucio_trace import strictjson
 from rucio_trace.errors import Malformed
+from rucio_trace.fields import READERS, require
 from rucio_trace.statement import (
     ALGORITHMS,
     DEFAULT_VO,
@@ -134,8 +134,8 @@ def read(text: str) -> tuple[Statement, dict[str, Any]]:
 def read_claims(members: Mapping[str, Any]) -> Statement:
     """What an unsigned object claims of a file and an event, in the shape of a statement."""
     keys = ("hash", "name", "size", "event")
-    _require(members, keys)
-    return Statement(**{key: _READERS[key](key, members[key]) for key in keys}, schema=None)
+    require(members, keys)
+    return Statement(**{key: READERS[key](key, members[key]) for key in keys}, schema=None)
 
 
 _COPERNICUS_KEYS = frozenset({"contents", "hash", "inputs", "name", "size", "event"})
@@ -144,8 +144,8 @@ _COPERNICUS_EVENTS = frozenset({Event.CREATE, Event.COPY, Event.DELETE, Event.OB
 
 def _copernicus(members: dict[str, Any], schema: str | None) -> Statement:
     """A statement of the Traceability Service: three digest algorithms of 256 bits, not named in the text."""
-    _require(members, ("hash", "name", "size", "event"))
-    fields = {key: _READERS[key](key, members[key]) for key in _COPERNICUS_KEYS & members.keys()}
+    require(members, ("hash", "name", "size", "event"))
+    fields = {key: READERS[key](key, members[key]) for key in _COPERNICUS_KEYS & members.keys()}
     if len(fields["hash"]) != 64:
         raise Malformed("hash", expected="64 hexadecimal digits", found=fields["hash"])
     if schema is None and fields["event"] not in _COPERNICUS_EVENTS:
@@ -159,216 +159,20 @@ _REQUIRED = ("hash", "name", "size", "event", "event_id", "hash_algorithm", "sit
 
 
 def _ours(members: dict[str, Any]) -> Statement:
-    unknown = members.keys() - _READERS.keys()
+    unknown = members.keys() - READERS.keys()
     if unknown:
         raise Malformed("statement", expected=f"only keys of {SCHEMA}", found=", ".join(sorted(unknown)))
-    _require(members, _REQUIRED)
-    statement = Statement(**{key: _READERS[key](key, value) for key, value in members.items()})
+    require(members, _REQUIRED)
+    statement = Statement(**{key: READERS[key](key, value) for key, value in members.items()})
     _check_digests(statement)
     _check_product(statement)
     _check_event(statement)
     return statement
 
 
-def _require(members: Mapping[str, Any], keys: tuple[str, ...]) -> None:
-    for key in keys:
-        if key not in members:
-            raise Malformed(key, expected="a value", found="none")
+# ------------------------------------------------------------- values that must fit each other
 
-
-# --- one value each
-
-_HEX = re.compile(r"[0-9a-f]+")
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DIGEST_LENGTHS = frozenset(HEX_DIGITS.values())
-
-# PostgreSQL indexes texts up to a third of its 8 KiB page; Rucio's own limit is 500 characters.
-MAX_TEXT_BYTES = 2048
-
-
-def _text(key: str, value: Any) -> str:
-    if type(value) is not str or not value or "\0" in value:
-        raise Malformed(key, expected="a text without NUL", found=repr(value))
-    if len(value) * 4 > MAX_TEXT_BYTES and len(value.encode("utf-8")) > MAX_TEXT_BYTES:
-        raise Malformed(key, expected=f"at most {MAX_TEXT_BYTES} bytes", found=value)
-    return value
-
-
-def _any_hex(key: str, value: Any) -> str:
-    if type(value) is not str or not _HEX.fullmatch(value):
-        raise Malformed(key, expected="lower-case hexadecimal digits", found=repr(value))
-    return value
-
-
-def _hex(digits: int) -> Callable[[str, Any], str]:
-    def read_hex(key: str, value: Any) -> str:
-        if len(_any_hex(key, value)) != digits:
-            raise Malformed(key, expected=f"{digits} hexadecimal digits", found=value)
-        return str(value)
-
-    return read_hex
-
-
-def _one_of(*words: str) -> Callable[[str, Any], str]:
-    def read_word(key: str, value: Any) -> str:
-        if type(value) is not str or value not in words:
-            raise Malformed(key, expected=", ".join(words), found=repr(value))
-        return value
-
-    return read_word
-
-
-def _event(key: str, value: Any) -> Event:
-    if type(value) is not str or value not in Event.__members__:
-        raise Malformed(key, expected=", ".join(Event), found=repr(value))
-    return Event[value]
-
-
-def _size(key: str, value: Any) -> int:
-    if type(value) is not int or value < 0:  # the upper bound is every integer's
-        raise Malformed(key, expected="a number of bytes", found=repr(value))
-    return value
-
-
-def _uuid(key: str, value: Any) -> str:
-    if type(value) is not str or not _UUID.fullmatch(value):
-        raise Malformed(key, expected="a UUID in lower case", found=repr(value))
-    return value
-
-
-def _trace_id(key: str, value: Any) -> str:
-    """A UUID, or for a trace of the Traceability Service the SHA-256 of its signed text."""
-    if type(value) is str and len(value) == 64:
-        return _any_hex(key, value)
-    return _uuid(key, value)
-
-
-def _moment(key: str, value: Any) -> str:
-    parse_time(_text(key, value))
-    return str(value)
-
-
-def _true(key: str, value: Any) -> bool:
-    if value is not True:
-        raise Malformed(key, expected="true, or no such key", found=repr(value))
-    return True
-
-
-def _did(key: str, value: Any) -> str:
-    scope, colon, name = _text(key, value).partition(":")
-    if not (scope and colon and name):
-        raise Malformed(key, expected="scope:name", found=repr(value))
-    return str(value)
-
-
-def _bag(key: str, value: Any) -> dict[str, Any]:
-    if type(value) is not dict:
-        raise Malformed(key, expected="an object", found=type(value).__name__)
-    return value
-
-
-def _hashes(key: str, value: Any) -> dict[str, str]:
-    for algorithm, digest in _bag(key, value).items():
-        if algorithm not in HEX_DIGITS:
-            raise Malformed(key, expected=", ".join(ALGORITHMS), found=algorithm)
-        if len(_any_hex(algorithm, digest)) != HEX_DIGITS[algorithm]:
-            raise Malformed(algorithm, expected=f"{HEX_DIGITS[algorithm]} digits", found=digest)
-    return dict(value)
-
-
-def _members(key: str, value: Any, allowed: Mapping[str, Callable[[str, Any], Any]]) -> dict[str, Any]:
-    unknown = _bag(key, value).keys() - allowed.keys()
-    if unknown:
-        raise Malformed(key, expected=", ".join(allowed), found=", ".join(sorted(unknown)))
-    return {name: allowed[name](f"{key}.{name}", part) for name, part in value.items()}
-
-
-def _list(key: str, value: Any, names: frozenset[str]) -> list[Any]:
-    if type(value) is not list:
-        raise Malformed(key, expected="a list", found=type(value).__name__)
-    for item in value:
-        if type(item) is not dict or item.keys() != names:
-            raise Malformed(key, expected=f"objects of {' and '.join(sorted(names))}", found=repr(item))
-    return value
-
-
-def _contents(key: str, value: Any) -> tuple[Content, ...]:
-    items = _list(key, value, frozenset({"path", "hash"}))
-    return tuple(Content(_text("contents.path", i["path"]), _any_hex("contents.hash", i["hash"])) for i in items)
-
-
-def _inputs(key: str, value: Any) -> tuple[Input, ...]:
-    items = _list(key, value, frozenset({"name", "hash"}))
-    return tuple(Input(_text("inputs.name", i["name"]), _any_hex("inputs.hash", i["hash"])) for i in items)
-
-
-def _text_or_null(key: str, value: Any) -> str | None:
-    return None if value is None else _text(key, value)
-
-
-def _trace_id_or_null(key: str, value: Any) -> str | None:
-    return None if value is None else _trace_id(key, value)
-
-
-def _source(key: str, value: Any) -> Source:
-    members = _members(key, value, {"rse": _text_or_null, "trace": _trace_id_or_null})
-    _require(members, ("rse", "trace"))
-    return Source(**members)
-
-
-_CAUSE = dict.fromkeys(Cause.__dataclass_fields__, _text)
-_SERVICE = dict.fromkeys(Service.__dataclass_fields__, _text)
-
-
-def _found(key: str, value: Any) -> Found:
-    members = _members(key, value, {"size": _size, "hashes": _hashes})
-    _require(members, ("size", "hashes"))
-    return Found(**members)
-
-
-def _checkpoint(key: str, value: Any) -> Checkpoint:
-    members = _members(key, value, {"size": _size, "root": _hex(64)})
-    _require(members, ("size", "root"))
-    return Checkpoint(**members)
-
-
-_READERS: dict[str, Callable[[str, Any], Any]] = {
-    "contents": _contents,
-    "hash": _any_hex,
-    "inputs": _inputs,
-    "name": _text,
-    "size": _size,
-    "event": _event,
-    "schema": _text,
-    "event_id": _uuid,
-    "hash_algorithm": _one_of(*ALGORITHMS),
-    "hashes": _hashes,
-    "rucio": _text,
-    "vo": _text,
-    "did": _did,
-    "generation": _moment,
-    "site": _text,
-    "signer": _hex(64),
-    "rse": _text,
-    "time": _moment,
-    "observed": _moment,
-    "method": _one_of(*METHODS),
-    "adopted": _true,
-    "unobserved": _true,
-    "source": _source,
-    "replaces": _trace_id,
-    "cause": lambda key, value: Cause(**_members(key, value, _CAUSE)),
-    "service": lambda key, value: Service(**_members(key, value, _SERVICE)),
-    "attributes": _bag,
-    "found": _found,
-    "obsolescence": _text,
-    "replaced_by": _text,
-    "revokes": _trace_id,
-    "checkpoint": _checkpoint,
-    "salt": _hex(32),
-}
-
-# --- values that must fit each other
 
 
 def _check_digests(s: Statement) -> None:

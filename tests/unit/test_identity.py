@@ -102,6 +102,18 @@ def test_anchors_alone_mean_any_signer() -> None:
         assert kinds(trace, trust) == set()
 
 
+def test_an_anchor_named_twice_is_one() -> None:
+    assert kinds(made(SITE_A), Trust.from_anchors([ROOT_A.pem, ROOT_A.pem + ROOT_A.pem])) == set()
+
+
+def test_a_signer_of_two_members_has_the_rights_of_either() -> None:
+    text = FEDERATION + '[[member]]\nname = "C"\nca = "a.pem"\nsubject = "*"\nrses = ["THIRD"]\n'
+    trust = Trust.from_federation(text, FILES.__getitem__)
+    assert check_trace(made(SITE_A), trust, NOW).member == "A"
+    assert check_trace(made(SITE_A, Event.COPY, rse="THIRD"), trust, NOW).member == "C"
+    assert kinds(made(SITE_A, Event.COPY, rse="FOURTH"), trust) == {faults.OutsideRights}
+
+
 def test_no_anchors_and_no_members_trust_nobody() -> None:
     assert kinds(made(SITE_A), Trust.from_anchors([])) == {faults.UnknownIssuer}
     assert kinds(made(SITE_A), Trust(())) == {faults.UnknownIssuer}

@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent.parent / "rucio_trace"
 PURE = tuple(
-    """certificates chains checking envelope errors faults history identity keys matching revocation statement status
-    strictjson trace verify""".split()  # noqa: SIM905 - forty words read better so
+    """certificates chains checking envelope errors faults fields history identity keys matching revocation statement
+    status strictjson trace verify""".split()  # noqa: SIM905 - forty words read better so
 )
 ALLOWED = frozenset(
     """__future__ base64 binascii collections cryptography dataclasses datetime difflib enum functools hashlib json math

@@ -393,6 +393,44 @@ class TestDropped:
         assert judge(file(OTHER), evidence, TRUST, NOW).verdict is Verdict.TAMPERED
 
 
+def pool() -> list[Trace]:
+    """Traces of one product that agree, contradict, withdraw and undo each other."""
+    create, rival, obsolete = made(SITE), made(PRODUCER, hash=OTHER), made(SITE, Event.OBSOLETE)
+    revokes = [made(SITE, Event.REVOKE, revokes=trace.id) for trace in (create, rival, obsolete)]
+    undo = [made(SITE, Event.REVOKE, revokes=trace.id) for trace in revokes]
+    rest = [made(SITE, event) for event in (Event.COPY, Event.VERIFY, Event.CORRUPT, Event.LOST, Event.DELETE)]
+    return [create, rival, obsolete, declared(PRODUCER), made(SITE, adopted=True), *revokes, *undo, *rest]
+
+
+POOL = pool()
+
+
+@settings(max_examples=150)
+@given(st.lists(st.sampled_from(POOL), unique_by=lambda t: t.id), st.randoms(use_true_random=False))
+def test_the_order_of_arrival_never_matters(traces: list[Trace], random: Any) -> None:
+    shuffled = random.sample(traces, len(traces))
+    assert history_of(shuffled) == history_of(traces)
+    for digest in (HASH, OTHER, "a" * 64):
+        one, two = (judge(file(digest), [Evidence(t) for t in ts], TRUST, NOW) for ts in (traces, shuffled))
+        assert (one.verdict, one.product, one.origin) == (two.verdict, two.product, two.origin)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.sampled_from(POOL), unique_by=lambda t: t.id))
+def test_bytes_nobody_spoke_of_are_never_good(traces: list[Trace]) -> None:
+    judgement = judge(file("a" * 64), [Evidence(t) for t in traces], TRUST, NOW)
+    assert judgement.verdict not in (Verdict.GENUINE, Verdict.OBSOLETE)
+
+
+def test_two_traces_with_one_id_do_not_hide_each_other() -> None:
+    """An id taken twice is refused by a store; a verifier sees both, and a withdrawal of it reaches both."""
+    create = made(SITE)
+    double = made(SITE, Event.VERIFY, event_id=create.id)
+    revoke = made(SITE, Event.REVOKE, revokes=create.id)
+    assert verdict(file(), create, double) is Verdict.GENUINE
+    assert verdict(file(), create, double, revoke) is Verdict.REVOKED
+
+
 def test_one_trace_found_twice_is_judged_by_its_registration() -> None:
     old = ROOT.issue("old", since=NOW - 50 * DAY, until=NOW - DAY).signer
     trace = made(old, time=format_time(NOW - 20 * DAY))
