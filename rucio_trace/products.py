@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from xml.etree.ElementTree import ParseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -220,6 +219,8 @@ _NUMBERS = {
 
 def attributes_of_manifest(data: bytes) -> Attributes:
     """What a product's manifest says; whatever is wrong with it, the result is only poorer. Never raises."""
+    from xml.etree.ElementTree import ParseError
+
     from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
     from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.digest import Buffer
 
-__all__ = ["BAD_DATA", "PORTION_BYTES", "Bzip2", "Decoder", "Deflate", "Gzip", "Xz"]
+__all__ = ["BAD_DATA", "PACKED_STARTS", "PORTION_BYTES", "Bzip2", "Decoder", "Deflate", "Gzip", "Xz", "decoder_for"]
 
 PORTION_BYTES = 256 << 10
 """Output at a time: a bomb is noticed long before it fills memory, and real data stays in the cache."""
@@ -100,3 +100,14 @@ class Bzip2(_Pulled):
 class Xz(_Pulled):
     def __init__(self) -> None:
         super().__init__(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES))
+
+
+_DECODERS: dict[bytes, Callable[[], Decoder]] = {b"\x1f\x8b\x08": Gzip, b"BZh": Bzip2, b"\xfd7zXZ\0": Xz}
+
+PACKED_STARTS = tuple(_DECODERS)
+"""How compressed files begin."""
+
+
+def decoder_for(head: bytes) -> Callable[[], Decoder]:
+    """What unpacks a file that begins with *head*, one of PACKED_STARTS."""
+    return next(decoder for start, decoder in _DECODERS.items() if head.startswith(start))

@@ -1,4 +1,7 @@
-"""One reading of an archive: the whole's digests beside its members'."""
+"""One reading of an archive: the whole's digests beside its members'.
+
+Each format's reader is imported when the first such archive comes: commands start the sooner.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rucio_trace.archive.codecs import Bzip2, Gzip, Xz
+from rucio_trace.archive.codecs import PACKED_STARTS, decoder_for
 from rucio_trace.archive.feed import CutOff, Feed, Parsing
 from rucio_trace.archive.members import ArchiveLimits, BrokenArchive, Budget, Member, Members, NotStreamable
-from rucio_trace.archive.seeking import read_members
-from rucio_trace.archive.tar import is_tar, parse_tar, unpack
 from rucio_trace.archive.zip import STARTS, parse_zip
 from rucio_trace.digest import DigestPass, Digests, chunks, cores, open_file, unchanged
 from rucio_trace.errors import TraceabilityError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from rucio_trace.archive.codecs import Decoder
     from rucio_trace.archive.feed import Parser
     from rucio_trace.digest import Buffer
 
@@ -33,11 +33,6 @@ _PARALLEL_BYTES = 128 << 10  # smaller chunks cost more to hand over than they s
 _READ_BYTES = 4 << 20
 
 _NAMED_ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
-_PACKERS: tuple[tuple[bytes, Callable[[], Decoder]], ...] = (
-    (b"\x1f\x8b\x08", Gzip),
-    (b"BZh", Bzip2),
-    (b"\xfd7zXZ\0", Xz),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +131,18 @@ class ArchivePass:
         if head.startswith(STARTS):
             self._is_archive = True
             yield from parse_zip(feed, self._members, self._budget)
+        elif head.startswith(PACKED_STARTS):
+            from rucio_trace.archive.tar import unpack
+
+            inner_feed = Feed()
+            inner = Parsing(inner_feed, self._parse_tar(inner_feed))
+            yield from unpack(feed, decoder_for(head), self._name, self._budget, inner)
         else:
             yield from self._parse_tar(feed)
-        for mark, packer in _PACKERS:
-            if head.startswith(mark):
-                inner_feed = Feed()
-                inner = Parsing(inner_feed, self._parse_tar(inner_feed))
-                yield from unpack(feed, packer, self._name, self._budget, inner)
 
     def _parse_tar(self, feed: Feed) -> Parser[None]:
+        from rucio_trace.archive.tar import is_tar, parse_tar
+
         head = yield from feed.peek(_HEAD_BYTES)
         # An empty tar is nothing but zeros; so are other files, and only the name tells.
         if is_tar(head) or (head == bytes(_HEAD_BYTES) and self._named_archive()):
@@ -185,6 +183,8 @@ def digest_archive(
         except NotStreamable:
             if not regular:
                 raise
+            from rucio_trace.archive.seeking import read_members
+
             members = Members(str(path), inner_names, limits, MANIFEST_NAMES)
             read_members(file, members, Budget(str(path), limits))
             return ArchiveDigests(reading.finish_whole(), tuple(members.found), members.kept)

@@ -11,6 +11,7 @@ nothing else: an interrupt, a closed pipe, an unreadable file or a bug of ours n
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ class LazyGroup(click.Group):
             raise MissingPart(cmd_name, error.name or str(error)) from error
         command = getattr(module, cmd_name)
         assert isinstance(command, click.Command)
+        _put_example_last(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -74,6 +76,19 @@ class LazyGroup(click.Group):
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
+
+
+_EXAMPLE = "\b\nExample:"
+
+
+def _put_example_last(command: click.Command) -> None:
+    """Help texts end with their example, below the options: that is where the eye rests."""
+    text, mark, example = inspect.cleandoc(command.help or "").partition(_EXAMPLE)
+    if mark:
+        command.help, command.epilog = text.rstrip(), _EXAMPLE + example
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _put_example_last(each)
 
 
 class MissingPart(click.ClickException):
@@ -143,6 +158,9 @@ def cli(config: Path | None, traceback: bool) -> None:
     Example:
       rucio-trace verify product.zip --trace product.trace.json --anchors federation-ca.pem
     """
+
+
+_put_example_last(cli)
 
 
 def settings_of(ctx: click.Context) -> Settings:

@@ -65,11 +65,10 @@ def test_a_command_is_introduced_as_it_introduces_itself(name: str) -> None:
 
 @pytest.mark.parametrize("path", [(), *commands(cli)], ids=" ".join)
 def test_every_help_text_ends_with_an_example(path: tuple[str, ...]) -> None:
-    text = run(*path, "--help", code=0).stdout.partition("\nOptions:")[0]
-    example = text.rpartition("Example:\n")[2].strip()
-    assert re.search(r"(^|= ?\S+ )rucio-trace ", example, re.MULTILINE), text
-    for option in re.findall(r"--[a-z-]+", example):
-        assert not path or option in run(*path, "--help").stdout.partition("\nOptions:")[2]
+    text, _, example = run(*path, "--help", code=0).stdout.rpartition("\n\n  Example:\n")
+    assert re.fullmatch(r"(    (\w+=\S+ )*rucio-trace .*\n)+", example)
+    for option in re.findall(r" (--[a-z-]+)", example):
+        assert not path or option in text
 
 
 @pytest.mark.parametrize(
