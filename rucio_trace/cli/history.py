@@ -11,7 +11,7 @@ from rucio_trace.cli import EXIT_UNDECIDED, settings_of
 from rucio_trace.cli.terminal import json_line, printable, say, show_table
 from rucio_trace.cli.traces import STYLES, as_object, remarks, short_time
 from rucio_trace.configured import open_store
-from rucio_trace.envelope import dumps
+from rucio_trace.envelope import to_json
 from rucio_trace.status import product_status
 from rucio_trace.trace import ProductKey, parse_time
 
@@ -43,7 +43,7 @@ def history(ctx: click.Context, /, did: str, as_json: bool, as_traces: bool) -> 
     with open_store(settings_of(ctx), migrate=False) as store:
         found = store.by_did(scope, name)
     if as_traces:
-        click.echo(dumps(stored.trace for stored in found).encode() + b"\n", nl=False)
+        json_line([to_json(stored.trace) for stored in found])
     elif as_json:
         for stored in _in_time(found):
             json_line(as_object(stored))

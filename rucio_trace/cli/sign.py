@@ -11,10 +11,10 @@ import click
 
 from rucio_trace.cli import settings_of
 from rucio_trace.cli.files import for_each_file, progress_over
-from rucio_trace.cli.terminal import printable, say
+from rucio_trace.cli.terminal import json_line, printable, say
 from rucio_trace.configured import read_file, read_secret
 from rucio_trace.digest import digest_file
-from rucio_trace.envelope import Signer, Trace, dumps
+from rucio_trace.envelope import Signer, Trace, to_json
 from rucio_trace.envelope import sign as sign_statement
 from rucio_trace.products import attributes_of_manifest, attributes_of_name
 from rucio_trace.trace import (
@@ -107,7 +107,7 @@ def sign(ctx: click.Context, /, files: tuple[Path, ...], **options: Any) -> None
             say(f"signed: {order.event} of {printable(str(path))}")
 
         code = for_each_file(files, work)
-    click.echo(dumps(traces).encode() + b"\n", nl=False)
+    json_line([to_json(trace) for trace in traces])
     ctx.exit(code)
 
 

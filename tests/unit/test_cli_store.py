@@ -181,6 +181,12 @@ def test_hostile_names_in_the_store_are_shown_harmlessly(site: Site) -> None:
         assert all(printable(line, limit=None) == line for line in text.split("\n"))
         assert "\\x1b" in text
         assert "\\u202e" in text
+    for option in ("--json", "--traces"):
+        result = run("history", f"s2:{HOSTILE.name}", option, config=site.config, code=0)
+        assert result.stdout.isascii()
+    (trace,) = parse_traces(result.stdout_bytes)
+    assert trace.statement.product == HOSTILE
+    assert not trace.faults
 
 
 def test_a_store_that_cannot_be_asked_is_an_error_and_no_verdict(abc: Path, tmp_path: Path) -> None:
