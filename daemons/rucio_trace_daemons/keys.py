@@ -10,18 +10,17 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from rucio_trace.configured import read_file
 from rucio_trace.envelope import Signer
 from rucio_trace.errors import ConfigurationError, Undecided
-from rucio_trace.identity import Trust
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
     from rucio_trace.config import Recorder
-    from rucio_trace.config import Trust as TrustSettings
 
-__all__ = ["CertificateUnfit", "Keys", "Watched", "trust_from"]
+__all__ = ["CertificateUnfit", "Keys", "Watched"]
 
 _Stamp = tuple[int, int, int]
 
@@ -39,10 +38,7 @@ class Watched:
     def read(self, path: Path) -> bytes:
         """Raises ConfigurationError where the file cannot be read."""
         self._stamps[path] = _stamp(path)
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise ConfigurationError(str(path), expected="a file", found=error.strerror or str(error)) from error
+        return read_file(path)
 
     @property
     def changed(self) -> bool:
@@ -117,19 +113,3 @@ class Keys:
             found=f"valid since {usable[-1].not_before:%Y-%m-%d %H:%M}",
             hint="have it issued with an earlier notBefore",
         )
-
-
-def trust_from(settings: TrustSettings, files: Watched) -> Trust | None:
-    """Whom the store is to accept; None when nothing is configured.
-
-    Raises:
-        ConfigurationError: a file is missing or wrong.
-    """
-    if settings.federation is not None:
-        folder = settings.federation.parent
-        text = files.read(settings.federation).decode("utf-8", "replace")
-        return Trust.from_federation(text, lambda name: files.read(folder / name))
-    if settings.anchors:
-        anchors = [files.read(path) for path in settings.anchors]
-        return Trust.from_anchors(anchors, [files.read(path) for path in settings.crls])
-    return None

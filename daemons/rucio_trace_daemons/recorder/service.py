@@ -12,9 +12,9 @@ from rucio.core.rse_expression_parser import parse_expression
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
+from rucio_trace.configured import load_trust, open_store
 from rucio_trace.errors import ConfigurationError
-from rucio_trace.store import Store
-from rucio_trace_daemons.keys import Keys, Watched, trust_from
+from rucio_trace_daemons.keys import Keys, Watched
 from rucio_trace_daemons.recorder.compose import Composer
 from rucio_trace_daemons.recorder.context import Clock, Context
 from rucio_trace_daemons.recorder.finish import Names
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rucio_trace.config import Settings
     from rucio_trace.config import Trust as TrustSettings
     from rucio_trace.identity import Trust
+    from rucio_trace.store import Store
     from rucio_trace_daemons.recorder.options import Options
 
 __all__ = ["Recorder"]
@@ -48,13 +49,13 @@ class _Trusted:
     def __init__(self, settings: TrustSettings) -> None:
         self._settings, self._lock = settings, threading.Lock()
         self._files = Watched()
-        self._trust = trust_from(settings, self._files)
+        self._trust = load_trust(settings, self._files.read)
 
     def __call__(self) -> Trust | None:
         with self._lock:
             if self._files.changed:
                 files = Watched()
-                self._trust, self._files = trust_from(self._settings, files), files
+                self._trust, self._files = load_trust(self._settings, files.read), files
             return self._trust
 
 
@@ -102,11 +103,7 @@ class Recorder:
     @classmethod
     def open(cls, settings: Settings, options: Options, engine: Engine, stop: threading.Event) -> Self:
         """Raises ConfigurationError for what is missing or wrong, StorageError where the store does not answer."""
-        if not settings.store.url:
-            raise ConfigurationError("store.url", expected="the URL of a trace store", found="none")
         keys, trust = Keys(settings.recorder), _Trusted(settings.trust)
-        password_file = settings.store.password_file
-        password = Watched().read(password_file).decode().strip() if password_file else None
         staging = Staging(options.staging_folder, options.staging_bytes)
         staging.remove_leftovers()
         names = Names(engine)
@@ -114,7 +111,7 @@ class Recorder:
         return cls(
             options,
             engine,
-            Store.open(settings.store.url, password=password),
+            open_store(settings, migrate=True),
             keys,
             Storage(staging, stop.wait),
             staging,

@@ -1,0 +1,205 @@
+"""Looking at the outbox and mending it by hand: what `rucio-trace outbox` does.
+
+Rows that a recorder holds at the moment are left alone: it decides about them.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rucio.db.sqla import models
+from rucio_trace_policy.tables import tables
+from sqlalchemy import and_, func, or_, select, text, tuple_, update
+
+from rucio_trace_daemons.recorder.decide import Reason
+from rucio_trace_daemons.recorder.finish import count_outcomes
+from rucio_trace_daemons.recorder.outbox import STOPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Engine, Row
+
+__all__ = ["Choice", "Line", "Summary", "chosen", "retry", "skip", "summarise"]
+
+LOG = logging.getLogger("traceability-recorder")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which rows are meant; all of what is given must hold, and nothing given means every row."""
+
+    event_ids: Sequence[str] = ()
+    rse: str | None = None
+    scope: str | None = None
+    name: str | None = None
+    failed: bool = False  # only those with an error
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The rows of one RSE, by what they wait for."""
+
+    rse: str
+    due: int
+    held: int
+    waiting: int
+    stopped: int
+    oldest: datetime | None
+    lost_in_a_row: int
+    signing_stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The outbox, and how all rows so far ended."""
+
+    lines: Sequence[Line]
+    outcomes: dict[str, int]
+
+
+def summarise(engine: Engine) -> Summary:
+    """Counts by RSE; one pass over the outbox."""
+    ours = tables(engine.dialect.name)
+    c = ours.outbox.c
+    with engine.connect() as connection:
+        now = _clock(connection)
+        held, stopped, waiting = _held(ours.outbox, now), c.not_before >= STOPPED, c.not_before > now
+        counts = {
+            row.rse_id: row
+            for row in connection.execute(
+                select(
+                    c.rse_id,
+                    func.count().label("rows"),
+                    _count(held).label("held"),
+                    _count(and_(~held, stopped)).label("stopped"),
+                    _count(and_(~held, waiting, ~stopped)).label("waiting"),
+                    func.min(c.at).label("oldest"),
+                ).group_by(c.rse_id)
+            )
+        }
+        guards = {row.rse_id: row for row in connection.execute(select(ours.rse_guards))}
+        names = _names(connection, {*counts, *guards})
+        outcomes = {
+            row.reason: int(row.total)
+            for row in connection.execute(
+                select(ours.outcomes.c.reason, func.sum(ours.outcomes.c.count).label("total")).group_by(
+                    ours.outcomes.c.reason
+                )
+            )
+        }
+    lines = [_line(names.get(rse_id, rse_id), counts.get(rse_id), guards.get(rse_id)) for rse_id in {*counts, *guards}]
+    return Summary(sorted(lines, key=lambda line: line.rse), outcomes)
+
+
+def _line(rse: str, counts: Any, guard: Any) -> Line:
+    rows, held, waiting, stopped = (
+        (counts.rows, counts.held or 0, counts.waiting or 0, counts.stopped or 0) if counts else (0, 0, 0, 0)
+    )
+    return Line(
+        rse,
+        rows - held - waiting - stopped,
+        held,
+        waiting,
+        stopped,
+        counts.oldest if counts else None,
+        guard.lost_in_a_row if guard else 0,
+        guard is not None and guard.stopped_at is not None,
+    )
+
+
+def chosen(engine: Engine, choice: Choice, limit: int) -> list[tuple[str, Row[Any]]]:
+    """The first *limit* rows that are meant, each with the name of its RSE."""
+    outbox = tables(engine.dialect.name).outbox
+    with engine.connect() as connection:
+        where = _where(connection, outbox, choice)
+        rows = connection.execute(select(outbox).where(where).order_by(outbox.c.id).limit(limit)).all()
+        names = _names(connection, {row.rse_id for row in rows})
+    return [(names.get(row.rse_id, row.rse_id), row) for row in rows]
+
+
+def retry(engine: Engine, choice: Choice, *, discard_signature: bool = False) -> int:
+    """Make the rows that are meant due now, and let their RSEs be signed for again; returns how many rows.
+
+    `discard_signature` also forgets the traces kept in them, so that they are signed anew. Only for traces that no
+    store has taken: one that has will refuse the new one.
+    """
+    ours = tables(engine.dialect.name)
+    values: dict[str, Any] = {"not_before": None, "attempts": 0, "last_error": None}
+    if discard_signature:
+        values["message"] = None
+    with engine.begin() as connection:
+        where = and_(_where(connection, ours.outbox, choice), ~_held(ours.outbox, _clock(connection)))
+        rse_ids = connection.scalars(select(ours.outbox.c.rse_id).where(where).distinct()).all()
+        if choice.rse is not None:
+            rse_ids = [*rse_ids, *_ids(connection, choice.rse)]
+        connection.execute(ours.rse_guards.delete().where(ours.rse_guards.c.rse_id.in_(rse_ids)))
+        return connection.execute(update(ours.outbox).where(where).values(**values)).rowcount
+
+
+def skip(engine: Engine, choice: Choice, reason: str) -> int:
+    """Take the rows that are meant out of the outbox without a trace, counted as skipped; returns how many."""
+    outbox = tables(engine.dialect.name).outbox
+    with engine.begin() as connection:
+        where = and_(_where(connection, outbox, choice), ~_held(outbox, _clock(connection)))
+        rows = connection.execute(select(outbox).where(where)).all()
+        names = [(row.id, row.event_id) for row in rows]
+        gone = connection.execute(
+            outbox.delete().where(tuple_(outbox.c.id, outbox.c.event_id).in_(names)).returning(outbox.c.event_id)
+        )
+        removed = {row.event_id for row in gone}
+        count_outcomes(connection, [(row, Reason.SKIPPED) for row in rows if row.event_id in removed])  # type: ignore[misc]
+    for row in rows:
+        if row.event_id in removed:
+            LOG.warning(
+                "skipped event_id=%s did=%s:%s change=%s>%s reason=%r",
+                *(row.event_id, row.scope, row.name, row.old_state, row.new_state, reason),
+            )
+    return len(removed)
+
+
+def _where(connection: Connection, outbox: Any, choice: Choice) -> ColumnElement[bool]:
+    c = outbox.c
+    conditions = []
+    if choice.event_ids:
+        conditions.append(c.event_id.in_(choice.event_ids))
+    if choice.rse is not None:
+        conditions.append(c.rse_id.in_(_ids(connection, choice.rse)))
+    if choice.scope is not None:
+        conditions.append(c.scope == choice.scope)
+    if choice.name is not None:
+        conditions.append(c.name == choice.name)
+    if choice.failed:
+        conditions.append(c.last_error.is_not(None))
+    return and_(c.id.is_not(None), *conditions)
+
+
+def _held(outbox: Any, now: datetime) -> ColumnElement[bool]:
+    c = outbox.c
+    return and_(c.claimed_by.is_not(None), c.claimed_until > now)
+
+
+def _count(condition: ColumnElement[bool]) -> Any:
+    return func.count().filter(condition)
+
+
+def _clock(connection: Connection) -> datetime:
+    if connection.dialect.name == "postgresql":
+        moment: datetime = connection.scalar(text("SELECT clock_timestamp() AT TIME ZONE 'UTC'"))
+        return moment.replace(tzinfo=UTC)
+    return datetime.now(UTC)
+
+
+def _names(connection: Connection, rse_ids: set[str]) -> dict[str, str]:
+    c = models.RSE.__table__.c
+    return {row.id: row.rse for row in connection.execute(select(c.id, c.rse).where(c.id.in_(rse_ids)))}
+
+
+def _ids(connection: Connection, rse: str) -> list[str]:
+    """The ids of the RSEs of this name, in whatever VO; the name may also be an id."""
+    c = models.RSE.__table__.c
+    known = list(connection.scalars(select(c.id).where(or_(c.rse == rse))))
+    return known or [rse]
