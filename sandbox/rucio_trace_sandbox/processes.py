@@ -144,7 +144,7 @@ def give(folder: Path, user: str | None) -> None:
         return
     entry = pwd.getpwnam(user)
     for path in (folder, *folder.rglob("*")):
-        os.chown(path, entry.pw_uid, entry.pw_gid)
+        os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
 
 def free_port(wanted: int | None = None) -> int:

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from rich.progress import TaskID
+
     from .commands import Done
 
 __all__ = ["Narrator"]
 
 _LOOK_SECONDS = 0.1
+# What Rucio calls a file until it is whole: uploaded, downloaded.
+_UNFINISHED = ("", ".rucio.upload", ".part")
 
 
 class Narrator:
@@ -96,7 +100,8 @@ class Narrator:
         return f"{minutes}:{seconds:02d}"
 
 
-def _follow(bar: Progress, task: object, watch: Path | None, ended: threading.Event) -> None:
+def _follow(bar: Progress, task: TaskID, watch: Path | None, ended: threading.Event) -> None:
     while watch is not None and not ended.wait(_LOOK_SECONDS):
-        with contextlib.suppress(OSError):
-            bar.update(task, completed=watch.stat().st_size)  # type: ignore[arg-type]
+        for suffix in _UNFINISHED:
+            with contextlib.suppress(OSError):
+                bar.update(task, completed=watch.with_name(watch.name + suffix).stat().st_size)

@@ -71,9 +71,9 @@ def _demo_folder(wanted: Path | None) -> Iterator[Path]:
                 raise SandboxError(f"{folder}: not empty; the demo wants a folder of its own")
         except OSError as error:
             raise SandboxError(f"{folder}: {error.strerror}") from error
-    folder.chmod(0o755)  # XRootD runs as another account
-    _check_reachable(folder)
     try:
+        folder.chmod(0o755)  # XRootD runs as another account
+        _check_reachable(folder)
         yield folder
     except (KeyboardInterrupt, SystemExit):
         shutil.rmtree(folder, ignore_errors=True)
