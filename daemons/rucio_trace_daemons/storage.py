@@ -73,7 +73,8 @@ class Access:
         lfn = {"scope": replica.scope, "name": replica.name, "path": replica.path}
         if replica.path is None:
             del lfn["path"]
-        pfns = self.protocol.lfns2pfns([lfn])  # type: ignore[list-item]
+        with _rucio_errors(str(replica)):
+            pfns = self.protocol.lfns2pfns([lfn])  # type: ignore[list-item]
         try:
             return str(next(iter(pfns.values())))
         except StopIteration:  # what Rucio answers for a non-deterministic RSE without a path
@@ -118,13 +119,12 @@ class Storage:
                 return stat.S_ISREG(_local_path(pfn).stat().st_mode)
             if access.scheme in xrootd.SCHEMES:
                 return xrootd.exists(str(replica), pfn)
-            return bool(rsemanager.exists(replica.rse.info(), [_lfn(replica)])[0])  # type: ignore[index,list-item]
+            with _rucio_errors(str(replica)):
+                return rsemanager.exists(replica.rse.info(), [_lfn(replica)]) is True  # type: ignore[list-item]
         except FileNotFoundError:
             return False
         except OSError as error:
             raise from_os_error(str(replica), error) from error
-        except RucioException as error:
-            raise _from_rucio(str(replica), error) from error
 
     def check_prefix(self, rse: Rse) -> None:
         """Return if the folder all files of *rse* lie in can be looked into.
@@ -175,7 +175,8 @@ class Storage:
         known: dict[str, Access] = self._accesses.__dict__.setdefault("by_rse", {})
         access = known.get(rse.id)
         if access is None or time.monotonic() - access.since > ACCESS_SECONDS:
-            access = known[rse.id] = _connect(rse)
+            with _rucio_errors(rse.name):
+                access = known[rse.id] = _connect(rse)
         return access
 
 
@@ -194,10 +195,8 @@ def _turn(lane: _Lane, replica: Replica) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _fetched_pieces(access: Access, replica: Replica, pfn: str, path: Path) -> Iterator[Pieces]:
-    try:
+    with _rucio_errors(str(replica)):
         fetched(access.protocol, replica.rse, pfn, path)
-    except RucioException as error:
-        raise _from_rucio(str(replica), error) from error
     with local_pieces(str(replica), path) as pieces:
         yield pieces
 
@@ -214,8 +213,6 @@ def _connect(rse: Rse) -> Access:
             break
         except rucio_errors.RSEProtocolNotSupported:
             continue
-        except RucioException as error:
-            raise _from_rucio(rse.name, error) from error
     if protocol is None:
         raise Unavailable(rse.name, "has no protocol that may read")
     attributes = protocol.attributes
@@ -231,8 +228,19 @@ def _local_path(pfn: str) -> Path:
     return Path("/" + pfn.partition("://")[2].partition("/")[2]) if "://" in pfn else Path(urlsplit(pfn).path)
 
 
+@contextlib.contextmanager
+def _rucio_errors(what: str) -> Iterator[None]:
+    """Rucio's exceptions as ours; that its database is away is not an answer of the storage."""
+    try:
+        yield
+    except rucio_errors.DatabaseException:
+        raise
+    except RucioException as error:
+        raise _from_rucio(what, error) from error
+
+
 def _from_rucio(what: str, error: RucioException) -> Exception:
-    """Rucio's exception as one of ours; only what surely means "not there" or "not allowed" says so."""
+    """Only what surely means "not there" or "not allowed" says so."""
     match error:
         case rucio_errors.SourceNotFound():
             return NotFound(what)

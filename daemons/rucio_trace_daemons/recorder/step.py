@@ -18,7 +18,9 @@ import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from rucio.common.exception import DatabaseException
 from rucio.common.types import InternalScope
+from sqlalchemy.exc import DBAPIError
 
 from rucio_trace.envelope import dumps
 from rucio_trace.errors import StorageError
@@ -82,20 +84,21 @@ class Worker:
         """Handle one batch; returns how many rows it claimed: 0 when nothing is due.
 
         Raises:
-            StorageError, sqlalchemy.exc.DBAPIError: a database is away; rows come back when their lease ends.
+            StorageError, DBAPIError, DatabaseException: the store or Rucio's database is away, or we are stopping;
+            rows are given back, at the latest when their lease ends.
             CertificateUnfit: nothing can be signed; nothing was claimed.
         """
         context = self._context
         context.keys.signer_at(context.clock(), context.clock())
         claim = self._outbox.claim(context.options.bulk, self._rse_ids())
+        context.clock.set(claim.now)
         if not claim.rows:
             return 0
-        context.clock.set(claim.now)
         self._held, self._renewed = list(claim.rows), time.monotonic()
         outcomes: Counter[str] = Counter()
         try:
             self._run(claim, outcomes)
-        except (Stopping, StorageError):
+        except (StorageError, DBAPIError, DatabaseException):
             self._give_back()
             raise
         finally:
@@ -280,7 +283,7 @@ class Worker:
         if held:
             try:
                 self._outbox.release(held)
-            except Exception:  # noqa: BLE001 - the error that brought us here is the one to report
+            except (DBAPIError, DatabaseException):  # the error that brought us here is the one to report
                 LOG.debug("release-failed rows=%d", len(held))
 
 
