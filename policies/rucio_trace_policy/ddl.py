@@ -166,10 +166,10 @@ def _postgresql_triggers(rucio_schema: str, only: Collection[str] | None) -> lis
 
 # SQLite -------------------------------------------------------------------------------------------------------------
 
-# A version 4 UUID from SQLite's own random bytes. Not abs(random()) % 4: abs() of the least integer is an error.
+# A version 4 UUID from SQLite's own random numbers; printf() takes a third of the time of gluing hex(randomblob()).
 _SQLITE_UUID = (
-    "lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-' || "
-    "substr('89ab', 1 + (random() & 3), 1) || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))"
+    "printf('%08x-%04x-4%03x-%x%03x-%012x', random() & 0xffffffff, random() & 0xffff, random() & 0xfff, "
+    "8 + (random() & 3), random() & 0xfff, random() & 0xffffffffffff)"
 )
 # Six digits: SQLAlchemy reads the fraction as microseconds.
 _SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
@@ -178,10 +178,10 @@ _SQLITE_REPLICAS = """CREATE TRIGGER {trigger} AFTER {event} ON replicas {condit
 BEGIN -- {mark}
     INSERT INTO {schema}_outbox (event_id, rse_id, scope, name, old_state, new_state, bytes, adler32, md5,
                                  generation, account, action, rule, at)
-    VALUES ({uuid}, {row}.rse_id, {row}.scope, {row}.name, {was}, {becomes}, {row}.bytes, {row}.adler32, {row}.md5,
-            (SELECT created_at FROM dids WHERE scope = {row}.scope AND name = {row}.name),
-            (SELECT account FROM {schema}_acting), (SELECT action FROM {schema}_acting),
-            (SELECT rule FROM {schema}_acting), {now});
+    SELECT {uuid}, {row}.rse_id, {row}.scope, {row}.name, {was}, {becomes}, {row}.bytes, {row}.adler32, {row}.md5,
+           (SELECT created_at FROM dids WHERE scope = {row}.scope AND name = {row}.name),
+           acting.account, acting.action, acting.rule, {now}
+    FROM (SELECT 1) LEFT JOIN (SELECT account, action, rule FROM {schema}_acting LIMIT 1) AS acting;
 END"""
 
 _SQLITE_LOCKS = """CREATE TRIGGER {trigger} AFTER DELETE ON locks

@@ -1,0 +1,133 @@
+"""What our triggers cost Rucio: its own core functions on a database with hooks against one without, on both kinds."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rucio_trace_sandbox.home import RucioHome, claim_process
+from rucio_trace_sandbox.postgres import PostgresCluster
+from rucio_trace_sandbox.workspace import workspace
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session
+
+from benchmarks.harness import Row, compared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+FILES = 100  # many short turns tell more than few long ones
+ROUNDS = 15  # the limits are within a few hundredths of one
+STATE_LIMIT, OTHER_LIMIT = 1.05, 1.02
+
+
+def rows() -> Iterator[Row]:
+    with workspace() as folder, PostgresCluster.start(folder / "pg") as cluster:
+        for name, urls in {
+            "SQLite": [f"sqlite:///{folder / part}.db" for part in ("with", "without")],
+            "PostgreSQL": [cluster.url(cluster.create()) for _ in range(2)],
+        }.items():
+            yield from _rows(name, urls, folder / name)
+
+
+def _rows(name: str, urls: list[str], folder: Path) -> Iterator[Row]:
+    from rucio_trace_policy import hooks
+
+    with contextlib.ExitStack() as stack:
+        ours, plain = (stack.enter_context(_rucio(url, folder / str(n))) for n, url in enumerate(urls))
+        hooks.install(ours.engine)
+        for what, limit in {
+            "add_replicas": STATE_LIMIT,
+            "update_states": STATE_LIMIT,
+            "lock": OTHER_LIMIT,
+            "touch": OTHER_LIMIT,
+        }.items():
+            yield compared(
+                f"hooks, {name}: {what} of {FILES} replicas",
+                getattr(ours, what),
+                getattr(plain, what),
+                peer_name="without hooks",
+                limit=limit,
+                rounds=ROUNDS,
+            )
+
+
+class Rucio:
+    """Rucio's core on one database; every method does its work anew, on replicas it has made."""
+
+    def __init__(self, engine: Engine) -> None:
+        from rucio.common.types import InternalAccount, InternalScope
+        from rucio.core.rse import add_rse
+
+        self.engine = engine
+        self.scope, self.root = InternalScope("test"), InternalAccount("root")
+        self._numbers = itertools.count()
+        self._states = itertools.cycle(["UNAVAILABLE", "AVAILABLE"])
+        self.rse_id = self._commit(lambda session: add_rse("DISK", session=session))
+        self.files: list[dict[str, Any]] = []
+        self.add_replicas()
+
+    def _commit(self, work: Callable[[Session], Any]) -> Any:
+        with Session(self.engine) as session, session.begin():
+            return work(session)
+
+    def add_replicas(self) -> None:
+        """New files, as an upload registers them."""
+        from rucio.core.replica import add_replicas
+
+        number = next(self._numbers)
+        files = [
+            {"scope": self.scope, "name": f"file{number}.{n}", "bytes": 1, "adler32": "00010001"} for n in range(FILES)
+        ]
+        self._commit(lambda session: add_replicas(self.rse_id, files, self.root, session=session))
+        self.files = self.files or [{**file, "rse_id": self.rse_id} for file in files]
+
+    def update_states(self) -> None:
+        """Available replicas unavailable, or back."""
+        from rucio.core.replica import update_replicas_states
+        from rucio.db.sqla.constants import ReplicaState
+
+        state = ReplicaState[next(self._states)]
+        replicas = [{**file, "state": state} for file in self.files]
+        self._commit(lambda session: update_replicas_states(replicas, session=session))
+
+    def lock(self) -> None:
+        """A lock more on each replica, as rules count them."""
+        from rucio.db.sqla.models import RSEFileAssociation as Replica
+
+        names = [file["name"] for file in self.files]
+
+        def count(session: Session) -> None:
+            for replica in session.scalars(select(Replica).where(Replica.name.in_(names))):
+                replica.lock_cnt += 1
+
+        self._commit(count)
+
+    def touch(self) -> None:
+        """Replicas read just now."""
+        from rucio.core.replica import touch_replica
+
+        now = datetime.utcnow()  # noqa: DTZ003 as Rucio keeps its times
+
+        def read(session: Session) -> None:
+            for file in self.files:
+                touch_replica({**file, "accessed_at": now}, session=session)
+
+        self._commit(read)
+
+
+@contextlib.contextmanager
+def _rucio(url: str, folder: Path) -> Iterator[Rucio]:
+    home = RucioHome.server(folder, url)
+    claim_process(home)
+    from rucio_trace_sandbox.embedded import bootstrap
+
+    bootstrap(home)
+    engine = create_engine(url)
+    yield Rucio(engine)
+    engine.dispose()
