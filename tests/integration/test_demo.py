@@ -124,15 +124,22 @@ def test_a_demo_without_a_terminal_prints_no_bars(two_demos: list[Demo]) -> None
     assert "\r" not in two_demos[0].output
 
 
-def test_one_can_look_around_afterwards(two_demos: list[Demo]) -> None:
+def test_afterwards_one_can_look_around_in_a_living_federation(two_demos: list[Demo]) -> None:
     folder = two_demos[0].folder
     did = re.search(r"rule add .* (eo:S2A\S+)$", two_demos[0].output, re.MULTILINE)[1]
-    commands = f"rucio whoami && rucio replica list file {did} && rucio-trace search --event DELETE --json"
-    looked = subprocess.run([folder / "look-around", "sh", "-c", commands], capture_output=True, text=True, timeout=100)
-    assert looked.returncode == 0, looked.stderr
-    assert "account    : root" in looked.stdout
-    assert '"DELETE"' in looked.stdout
-    assert re.search(r"XRD-A.*root://127\.0\.0\.1:\d+/", looked.stdout)
+    script = f"""
+        rucio rule add --copies 1 --rses XRD-B {did} || exit 1
+        for try in $(seq 60); do
+            rucio-trace history {did} --json > history
+            [ $(grep -c '"COPY"' history) = 2 ] && exec rucio replica list file {did}
+            sleep 0.5
+        done
+        exit 9"""
+    looked = subprocess.run(
+        [folder / "look-around", "sh", "-c", script], cwd=folder, capture_output=True, text=True, timeout=150
+    )
+    assert looked.returncode == 0, looked.stdout + looked.stderr
+    assert re.search(r"XRD-B.*root://127\.0\.0\.1:\d+/", looked.stdout)
     assert _processes_of(folder) == []
 
 
