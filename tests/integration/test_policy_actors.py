@@ -13,6 +13,8 @@ from rucio_trace_policy.tables import tables
 from sqlalchemy import func, select, text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rucio_trace_sandbox.embedded import EmbeddedRucio
     from rucio_trace_sandbox.storage import Rse
     from sqlalchemy import Row
@@ -42,12 +44,18 @@ ROOT_RULE = {
 
 
 @pytest.fixture
-def named(rucio: EmbeddedRucio) -> EmbeddedRucio:
+def named(rucio: EmbeddedRucio) -> Iterator[EmbeddedRucio]:
     """A Rucio with hooks and our policy package, which wraps a site's own."""
     hooks.install(rucio.engine)
-    sys.modules.pop("rucio_trace_policy.permission", None)
+    _forget_what_was_wrapped()
     rucio.configure(policy={"package": "rucio_trace_policy"}, traceability={"policy_package": "site_policy"})
-    return rucio
+    yield rucio
+    _forget_what_was_wrapped()
+
+
+def _forget_what_was_wrapped() -> None:
+    for part in ("permission", "schema"):
+        sys.modules.pop(f"rucio_trace_policy.{part}", None)
 
 
 def outbox(rucio: EmbeddedRucio) -> list[Row[Any]]:

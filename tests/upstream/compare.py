@@ -9,6 +9,7 @@ alone reconstructs `replicas`.
 from __future__ import annotations
 
 import argparse
+import configparser
 import shutil
 import subprocess
 import sys
@@ -30,13 +31,8 @@ if TYPE_CHECKING:
     import psycopg
 
 HERE = Path(__file__).parent
+FRAGMENT = HERE.parents[1] / "etc" / "rucio.cfg.fragment"
 
-OURS: dict[str, dict[str, object]] = {
-    "policy": {"package": "rucio_trace_policy"},
-    "metadata": {
-        "plugins": "rucio_trace_policy.metadata.TraceabilityDidMeta,rucio.core.did_meta_plugins.json_meta.JSONDidMeta"
-    },
-}
 # What upstream's own configuration for its tests says, as far as these tests look at it.
 COMMON: dict[str, dict[str, object]] = {
     "accounts": {"special_accounts": "panda, tier0"},
@@ -51,7 +47,7 @@ def main() -> int:
     files = tomllib.loads((HERE / "files.toml").read_text())["files"]
     outcomes: dict[str, dict[str, str]] = {}
     with workspace() as folder, PostgresCluster.start(folder / "pg") as cluster:
-        for mode, sections in (("without", {}), ("with", OURS)):
+        for mode, sections in (("without", {}), ("with", ours())):
             print(f"== Rucio's server tests {mode} us", flush=True)
             run = Run(folder / mode, cluster, arguments.source, sections)
             outcomes[mode] = run.outcomes(files, arguments.k)
@@ -61,6 +57,13 @@ def main() -> int:
                     print(f"   {outcome} {name}")
         unfaithful = run.replay()
     return report(outcomes["without"], outcomes["with"], unfaithful)
+
+
+def ours() -> dict[str, dict[str, object]]:
+    """The policy package and the metadata plugins as an operator configures them."""
+    fragment = configparser.ConfigParser(interpolation=None)
+    fragment.read_string(FRAGMENT.read_text())
+    return {name: dict(fragment[name]) for name in fragment.sections()}
 
 
 def _arguments() -> argparse.Namespace:
