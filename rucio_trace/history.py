@@ -17,7 +17,7 @@ __all__ = ["History", "Rank", "agree", "history_of", "origin_of", "rank_of", "st
 
 
 class Rank(IntEnum):
-    """Whose word on a product's digests goes first; the lowest there is decides."""
+    """Whose word on a product's digests goes first; the lowest there is gives the origin."""
 
     DECLARED = 1  # a CREATE without an RSE: a producer with the right to create in the scope
     OBSERVED = 2  # a CREATE of the first replica, which agreed with Rucio's row
@@ -119,11 +119,11 @@ def _effective(revokes: Sequence[Trace], against: Mapping[int, Sequence[Trace]])
 class History:
     """One product. Exactly one of `origin` and `rivals` is set, or neither.
 
-    `deciding` are all standing traces of the deciding rank; the first is the `origin`, unless they
-    disagree: then `rivals` are the first of each content (the product is disputed). `agreeing` are all standing
-    CREATE, COPY and VERIFY of the origin's rank or later that speak of the origin's bytes,
-    `contradicting` those that do not. `withdrawn_origins` are withdrawn CREATEs whose bytes no
-    standing CREATE claims; with nothing else left, the product is revoked.
+    `deciding` are the standing CREATEs, whatever their rank; without any, the traces of the lowest rank. The first
+    is the `origin`, unless they disagree: then `rivals` are the first of each content (the product is disputed).
+    `agreeing` are all standing CREATE, COPY and VERIFY that speak of the origin's bytes, `contradicting` those that do
+    not. `withdrawn_origins` are withdrawn CREATEs whose bytes no standing CREATE claims; with nothing else left, the
+    product is revoked.
     """
 
     traces: tuple[Trace, ...]
@@ -154,15 +154,17 @@ def history_of(traces: Iterable[Trace], speaker: Callable[[Trace], str] = lambda
             continue
         if rank is not None:
             candidates.setdefault(rank, []).append(trace)
-    best = candidates[min(candidates)] if candidates else []
-    rivals = _rivals(best)
-    origin = best[0] if best and not rivals else None
     speaking = [t for rank in sorted(candidates) for t in candidates[rank]]
+    deciding = [t for t in speaking if t.statement.event is Event.CREATE]
+    if not deciding and candidates:
+        deciding = candidates[min(candidates)]
+    rivals = _rivals(deciding)
+    origin = deciding[0] if deciding and not rivals else None
     return History(
         traces=tuple(kept),
         withdrawn=tuple(withdrawn),
         origin=origin,
-        deciding=tuple(best),
+        deciding=tuple(deciding),
         rivals=rivals,
         agreeing=tuple(t for t in speaking if origin and agree(t.statement, origin.statement)),
         contradicting=tuple(t for t in speaking if origin and not agree(t.statement, origin.statement)),
@@ -181,10 +183,10 @@ def _age(trace: Trace) -> tuple[str, str, str]:
     return trace.statement.time or "", trace.id, trace.message_digest
 
 
-def _rivals(best: Sequence[Trace]) -> tuple[Trace, ...]:
+def _rivals(deciding: Sequence[Trace]) -> tuple[Trace, ...]:
     """The first trace of each of the contents claimed, if there is more than one."""
     distinct: list[Trace] = []
-    for trace in best:
+    for trace in deciding:
         if all(not agree(trace.statement, other.statement) for other in distinct):
             distinct.append(trace)
     return tuple(distinct) if len(distinct) > 1 else ()

@@ -270,9 +270,11 @@ def _state(history: History) -> Verdict | None:
 def verdict_on(candidate: Candidate, history: History) -> Verdict | None:
     """The verdict on the file as this product; None when its digest is none of the product's."""
     compared = [compare(candidate, trace.statement) for trace in history.deciding]
-    if any(compared):
+    if any(compared) and (history.rivals or False in compared):
         # they may agree wherever they can be compared, and the file shows where they do not
-        return Verdict.DISPUTED if False in compared else _state(history)
+        return Verdict.DISPUTED
+    if compared and compared[0]:  # the origin's own digest: what agrees with it may be of lower rank
+        return _state(history)
     if any(compare(candidate, trace.statement) for trace in history.withdrawn_origins):
         return Verdict.REVOKED
     return None

@@ -185,12 +185,22 @@ def test_two_producers_who_disagree_dispute_the_product_until_one_gives_in(story
 
 
 def test_a_producer_s_word_goes_before_what_was_read_first(story: Story) -> None:
-    story.then(Event.CREATE, bytes_of="what arrived")
+    story.then(Event.COPY, bytes_of="what arrived")
     assert story.status.status is Status.GENUINE
     word = story.then(Event.CREATE, None, bytes_of="what was made")
     assert story.status.origin is word
     assert story.status.replicas["RSE-A"].state is State.CORRUPT
     assert story.status.status is Status.TAMPERED
+
+
+def test_a_producer_and_a_site_whose_creations_differ_dispute_the_product(story: Story) -> None:
+    observed = story.then(Event.CREATE, bytes_of="what arrived")
+    word = story.then(Event.CREATE, None, bytes_of="what was made")
+    assert story.status.status is Status.DISPUTED
+    assert story.status.origin is None
+    assert story.status.replicas["RSE-A"].state is State.WAITING
+    story.revoke(observed)
+    assert story.status.origin is word
 
 
 def test_a_renamed_rse_is_still_one_replica(story: Story) -> None:

@@ -179,12 +179,36 @@ class TestWithdrawal:
 
 class TestOrigin:
     def test_a_producers_word_goes_before_a_sites(self) -> None:
-        site, producer = made(SITE), declared(PRODUCER, hash=OTHER)
-        judgement = judged(file(OTHER), site, producer)
+        site, producer = made(SITE, time=format_time(NOW - 9 * DAY)), declared(PRODUCER)
+        assert origin_of([site, producer]) == producer
+        assert judged(file(), site, producer).origin == producer
+
+    def test_a_site_that_contradicts_the_producer_makes_a_dispute(self) -> None:
+        producer = declared(PRODUCER, hash=OTHER)
+        for site in (made(SITE), made(SITE, adopted=True)):
+            for digest in (HASH, OTHER):
+                judgement = judged(file(digest), site, producer)
+                assert judgement.verdict is Verdict.DISPUTED
+                named = {f.trace for f in judgement.faults if isinstance(f, faults.DisputedOrigin)}
+                assert named == {site.id, producer.id}
+            revoke = made(PRODUCER, Event.REVOKE, revokes=site.id)
+            assert verdict(file(OTHER), site, producer, revoke) is Verdict.GENUINE
+            assert verdict(file(HASH), site, producer, revoke) is Verdict.REVOKED
+
+    def test_copies_that_contradict_the_producer_make_no_dispute(self) -> None:
+        producer, copy = declared(PRODUCER, hash=OTHER), made(SITE, Event.VERIFY, adopted=True)
+        judgement = judged(file(OTHER), copy, producer)
         assert judgement.verdict is Verdict.GENUINE
-        assert judgement.origin == producer
         assert kinds(judgement) == {faults.Contradiction}
-        assert verdict(file(HASH), site, producer) is Verdict.TAMPERED
+        assert verdict(file(HASH), copy, producer) is Verdict.TAMPERED
+
+    def test_a_site_alone_vouches_for_no_digest_the_producer_did_not_give(self) -> None:
+        producer, site = declared(PRODUCER, hash=OTHER, hash_algorithm="SHA256"), made(SITE)
+        judgement = judged(file(), producer, site)
+        assert judgement.verdict is Verdict.UNDECIDED
+        assert judgement.missing == {"SHA256"}
+        assert verdict(file(hashes={"BLAKE3": HASH, "SHA256": OTHER}), producer, site) is Verdict.GENUINE
+        assert verdict(file(hashes={"BLAKE3": HASH, "SHA256": HASH}), producer, site) is Verdict.DISPUTED
 
     def test_an_observed_creation_goes_before_an_adopted_one(self) -> None:
         observed, adopted = made(SITE), made(SITE, adopted=True, time=format_time(NOW - 9 * DAY))
