@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,7 +33,15 @@ settings.load_profile("patient")
 # Rucio reads its configuration when it is imported, and test modules import it at their top:
 # so this process gets a home now. The fixture `rucio` then gives every test one of its own.
 _stack = contextlib.ExitStack()
-atexit.register(_stack.close)
+_OWNER = os.getpid()
+
+
+@atexit.register
+def _end() -> None:
+    if os.getpid() == _OWNER:  # a test may fork, and its child may end in the ordinary way
+        _stack.close()
+
+
 _WORKSPACE = _stack.enter_context(workspace())
 claim_process(RucioHome.server(_WORKSPACE / "import", "sqlite://"))
 

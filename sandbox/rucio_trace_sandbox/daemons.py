@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .fts import FtsStandIn
 
-__all__ = ["clean", "evaluate", "finish", "move", "poll", "reap", "repair", "submit"]
+__all__ = ["clean", "evaluate", "finish", "move", "poll", "reap", "submit"]
 
 # The finisher leaves alone what changed within the last second.
 _FINISHER_SECONDS = 1.1
@@ -45,13 +45,6 @@ def move(fts: FtsStandIn) -> None:
     poll()
     time.sleep(_FINISHER_SECONDS)
     finish()
-
-
-def repair() -> None:
-    """Have the judge mend rules that are STUCK."""
-    from rucio.daemons.judge.repairer import rule_repairer
-
-    rule_repairer(once=True)
 
 
 def evaluate() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import re
@@ -10,12 +11,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.console import Console
+from rucio_trace_sandbox.demo.commands import NotSoError
 from rucio_trace_sandbox.demo.naming import did_name
+from rucio_trace_sandbox.demo.narrator import Narrator
 from rucio_trace_sandbox.processes import wait_until
 
 if TYPE_CHECKING:
@@ -170,13 +173,36 @@ def test_ctrl_c_at_any_moment_leaves_nothing_behind(own_folder: Path, seed: int)
 
 def test_a_killed_demo_takes_its_servers_with_it(own_folder: Path) -> None:
     demo = Demo("--folder", own_folder / "demo", "--megabytes", "1")
-    deadline = time.monotonic() + 100
-    while "in place" not in demo.output and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: "in place" in demo.output, "the hooks", 100)
     assert any("xrootd" in line for line in _processes_of(own_folder)), demo.output
     demo.process.kill()
     demo.wait()
     wait_until(lambda: _processes_of(own_folder) == [], "end of the demo's processes", 15)
+
+
+def test_a_step_that_fails_ends_the_demo_with_a_clear_word(own_folder: Path) -> None:
+    demo = Demo("--folder", own_folder / "demo", "--megabytes", "1")
+    wait_until(lambda: "in place" in demo.output, "the hooks", 100)
+    storage = own_folder / "demo" / "xrd-a" / "data" / "rucio"
+    os.chown(storage, 1, 1) if os.geteuid() == 0 else storage.chmod(0o555)
+    assert demo.wait() not in (0, 1)
+    assert re.search(
+        r"^rucio-trace: `rucio upload --rse XRD-A .*` ended with \d+, expected 0:", demo.output, re.MULTILINE
+    )
+    assert f"remove all with: rm -rf {own_folder / 'demo'}" in demo.output
+    assert "Traceback" not in demo.output
+    assert _processes_of(own_folder) == []
+
+
+def test_a_claim_that_does_not_hold_is_not_told() -> None:
+    console = Console(file=io.StringIO())
+    narrator = Narrator(console)
+    narrator.begin(3, "Rules ask for copies")
+    narrator.hold("one is one", True)
+    with pytest.raises(NotSoError, match="step 3, rules ask for copies: it does not hold that one is two; found 1"):
+        narrator.hold("one is two", False, 1)
+    assert "✓ one is one" in console.file.getvalue()
+    assert "two" not in console.file.getvalue()
 
 
 def test_names_that_rucio_would_refuse_are_changed() -> None:
