@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from recorder_kit import Kit
+from rucio_trace_daemons.recorder.deliver import Delivery
 from rucio_trace_daemons.recorder.outbox import Outbox
-from rucio_trace_daemons.recorder.step import Worker
 
 from rucio_trace.status import product_status
 
@@ -185,7 +185,7 @@ class Story:
     """Random things happening to one file on three RSEs."""
 
     def __init__(self, kit: Kit, rses: list[Rse], seed: int) -> None:
-        self.kit, self.rses, self.random = kit, rses, random.Random(seed)
+        self.kit, self.rses, self.random = kit, rses, random.Random(seed)  # noqa: S311 - stories, not secrets
         self.name = f"file{seed}"
         self.states: dict[str, str] = {}
 
@@ -265,11 +265,11 @@ def test_without_one_commit_the_law_breaks(
 def _forget_commit(monkeypatch: pytest.MonkeyPatch, commit: str) -> None:
     import contextlib
 
-    whole = {"keep": (Outbox, "keep"), "finish": (Worker, "_finish")}[commit]
+    whole = {"keep": (Outbox, "keep"), "finish": (Delivery, "_finish")}[commit]
     original = getattr(*whole)
 
     def forgetful(self: Any, *arguments: Any, **options: Any) -> Any:
-        outbox = self if isinstance(self, Outbox) else self._outbox
+        outbox = self if isinstance(self, Outbox) else self.outbox
 
         @contextlib.contextmanager
         def transaction() -> Iterator[Any]:

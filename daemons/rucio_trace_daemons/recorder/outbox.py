@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from rucio_trace_policy.tables import tables
-from sqlalchemy import and_, bindparam, func, or_, select, text, tuple_, update
+from sqlalchemy import and_, bindparam, or_, select, text, tuple_, update
 
 from rucio_trace_daemons.recorder.rows import Row
 
@@ -153,8 +153,16 @@ class Outbox:
         self._seam("kept")
         return set(held)
 
-    def postpone(self, waits: Mapping[str, Mapping[str, Any]], rows: Sequence[Row]) -> None:
-        """Give rows back with the columns in *waits* (by event id); rows whose lease was lost stay as they are."""
+    def postpone(
+        self,
+        waits: Mapping[str, Mapping[str, Any]],
+        rows: Sequence[Row],
+        also: Callable[[Connection], None] = lambda _connection: None,
+    ) -> None:
+        """Give rows back with the columns in *waits* (by event id); rows whose lease was lost stay as they are.
+
+        `also` is done in the same transaction.
+        """
         c = self._table.c
         changed = [
             {"of": row.id, "event": row.event_id, "mine": self.worker, **waits[row.event_id]}
@@ -171,6 +179,7 @@ class Outbox:
         )
         with self.transaction() as connection:
             connection.execute(statement, changed)
+            also(connection)
             self._seam("postponing")
 
     def release(self, rows: Sequence[Row]) -> None:
@@ -178,28 +187,18 @@ class Outbox:
         with self.transaction() as connection:
             connection.execute(update(self._table).where(self._mine(rows)).values(claimed_by=None, claimed_until=None))
 
-    def remove(self, connection: Connection, names: Collection[tuple[int, str]], *, held: bool) -> set[str]:
-        """Delete rows by (id, event_id) in the caller's transaction; returns the event ids that were still there.
-
-        `held`: only rows whose lease is ours. A row whose trace is registered may go whoever holds it.
-        """
+    def remove(self, connection: Connection, names: Collection[tuple[int, str]]) -> set[str]:
+        """Delete rows by (id, event id) in the caller's transaction; returns the event ids that were still there."""
         if not names:
             return set()
         c = self._table.c
         condition = tuple_(c.id, c.event_id).in_(list(names))
-        if held:
-            condition = and_(condition, c.claimed_by == self.worker)
         gone = connection.execute(self._table.delete().where(condition).returning(c.event_id))
         return {row.event_id for row in gone}
 
     def _mine(self, rows: Iterable[Row]) -> ColumnElement[bool]:
         c = self._table.c
         return and_(c.claimed_by == self.worker, c.id.in_([row.id for row in rows]))
-
-    def count(self) -> int:
-        """How many rows there are."""
-        with self._engine.connect() as connection:
-            return int(connection.scalar(select(func.count()).select_from(self._table)) or 0)
 
 
 def _passed(column: Any, now: datetime, except_for: datetime | None = None) -> ColumnElement[bool]:

@@ -17,7 +17,9 @@ from rucio_trace.errors import ConfigurationError
 from rucio_trace_daemons.keys import Keys, Watched
 from rucio_trace_daemons.recorder.compose import Composer
 from rucio_trace_daemons.recorder.context import Clock, Context
+from rucio_trace_daemons.recorder.deliver import Delivery
 from rucio_trace_daemons.recorder.finish import Names
+from rucio_trace_daemons.recorder.lookup import LookUp
 from rucio_trace_daemons.recorder.outbox import Outbox
 from rucio_trace_daemons.recorder.prove import Prover
 from rucio_trace_daemons.recorder.resolve import first_installed
@@ -138,16 +140,8 @@ class Recorder:
         prover = Prover(self.storage, clock, self.options.contents, self.options.limits)
         composer = Composer(self.options)
         context = Context(self.options, self.engine, self.storage, prover, composer, self.keys, clock, watch)
-        worker = Worker(
-            context,
-            Outbox(self.engine, self.options.lease, seam),
-            self.store,
-            self.rses,
-            self.names,
-            trust=self.trust,
-            rse_ids=self.chosen,
-            installed=first_installed(self.engine),
-            stopping=self.stop.is_set,
-            seam=seam,
-        )
+        outbox = Outbox(self.engine, self.options.lease, seam)
+        lookup = LookUp(context, self.store, self.rses, self.names, first_installed(self.engine))
+        delivery = Delivery(context, outbox, self.store, self.names, self.trust, seam)
+        worker = Worker(context, outbox, lookup, delivery, self.chosen, self.stop.is_set, seam)
         return worker

@@ -1,0 +1,169 @@
+"""From fates to facts: signed traces are kept, registered, shown in Rucio; rows leave the outbox or go back to it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rucio_trace.envelope import dumps
+from rucio_trace.store import Outcome
+from rucio_trace_daemons.recorder.finish import count_outcomes, outcome, snapshot, write_snapshots
+from rucio_trace_daemons.recorder.outbox import STOPPED
+from rucio_trace_daemons.recorder.product import backoff
+from rucio_trace_daemons.recorder.removals import forget_removals
+from rucio_trace_daemons.recorder.rows import Settled, Signed, Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+
+    from rucio_trace.identity import Trust
+    from rucio_trace.store import Registration, Store
+    from rucio_trace.trace import ProductKey
+    from rucio_trace_daemons.recorder.context import Context
+    from rucio_trace_daemons.recorder.finish import Names, Snapshot
+    from rucio_trace_daemons.recorder.missing import Guards
+    from rucio_trace_daemons.recorder.outbox import Outbox
+    from rucio_trace_daemons.recorder.product import Product
+    from rucio_trace_daemons.recorder.rows import Fate, Replica, Row
+
+__all__ = ["Delivery"]
+
+LOG = logging.getLogger("traceability-recorder")
+
+# Outcomes that say whether the storage of an RSE still has its files.
+_GUARDED = frozenset({"CREATE", "COPY", "VERIFY", "CORRUPT", "LOST"})
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Delivers what one worker found. `seam` is told the name of each boundary between two steps."""
+
+    context: Context
+    outbox: Outbox
+    store: Store
+    names: Names
+    trust: Callable[[], Trust | None]
+    seam: Callable[[str], None]
+
+    def deliver(self, products: Sequence[Product], guards: Guards) -> Counter[str]:
+        """Keep, register, finish and give back; returns how many rows had which outcome.
+
+        A product of which another worker holds a row by now is left to that worker.
+        """
+        outcomes: Counter[str] = Counter()
+        fresh = {row.event_id: fate for product in products for _, row, fate in _signed(product) if fate.fresh}
+        if fresh:
+            rows = [row for product in products for row in product.rows]
+            held = self.outbox.keep({event: dumps([fate.trace]) for event, fate in fresh.items()}, rows)
+            products = [p for p in products if all(row.event_id in held for row in p.rows)]
+        self._register(products)
+        outcomes.update(self._finish(products, guards))
+        outcomes["waiting"] += self._postpone(products)
+        return +outcomes
+
+    def _register(self, products: Sequence[Product]) -> None:
+        """Hand the traces to the store; where it does not take one, the row's fate becomes to wait."""
+        signed = [entry for product in products for entry in _signed(product)]
+        if not signed:
+            return
+        answers = self.store.register([fate.trace for _, _, fate in signed], trust=self.trust())
+        self.seam("registered")
+        for (replica, row, _), answer in zip(signed, answers, strict=True):
+            if answer.outcome not in (Outcome.STORED, Outcome.KNOWN):
+                replica.fates[row.event_id] = _not_taken(row, answer, self.context.clock())
+
+    def _finish(self, products: Sequence[Product], guards: Guards) -> Counter[str]:
+        """One transaction: status, counts, and the rows are gone."""
+        finished: dict[str, tuple[Row, Fate]] = {}
+        for replica in (replica for product in products for replica in product.replicas):
+            free = replica.finished()
+            finished |= {row.event_id: (row, free[row.event_id]) for row in replica.rows if row.event_id in free}
+        if not finished:
+            return Counter()
+        signed = [(row, fate) for row, fate in finished.values() if isinstance(fate, Signed)]
+        names = {fate.trace.statement.rse or "": row.rse_id for row, fate in signed}
+        for name, rse_id in names.items():
+            self.names.note(name, rse_id)
+        touched = {fate.trace.statement.product for _, fate in signed}
+        snapshots = self._snapshots([product for product in products if product.key in touched])
+        self.seam("recomputed")
+        with self.outbox.transaction() as connection:
+            write_snapshots(connection, snapshots)
+            self.names.save(connection, names)
+            # Whoever holds them: what was signed is in the store, and the rest was decided together with it.
+            gone = self.outbox.remove(connection, [(row.id, event) for event, (row, _) in finished.items()])
+            ended = [(row, outcome(fate)) for event, (row, fate) in finished.items() if event in gone]
+            count_outcomes(connection, ended)
+            forget_removals(connection, [row for row, _ in ended])
+            guards.save(connection, {row.rse_id for row, word in ended if word in _GUARDED}, self.context.clock())
+            self.seam("finishing")
+        self.seam("finished")
+        return Counter(word for _, word in ended)
+
+    def _snapshots(self, products: Sequence[Product]) -> list[Snapshot]:
+        if not products:
+            return []
+        by_key: dict[ProductKey, Product] = {product.key: product for product in products}
+        histories = self.store.product(by_key.keys())
+        return [
+            snapshot((p.scope, key.name, p.generation), histories[key], self.names.rse_id) for key, p in by_key.items()
+        ]
+
+    def _postpone(self, products: Sequence[Product]) -> int:
+        """Give back what did not end; returns how many rows."""
+        waits: dict[str, dict[str, Any]] = {}
+        rows: list[Row] = []
+        stops: list[tuple[Row, str]] = []
+        for replica in (replica for product in products for replica in product.replicas):
+            for row, fate, until in _left(replica, self.context.clock()):
+                waits[row.event_id] = _columns(row, fate, until)
+                rows.append(row)
+                if isinstance(fate, Waiting) and fate.error:
+                    LOG.warning("waiting until=%s attempts=%d %s", f"{until:%FT%TZ}", row.attempts + 1, fate.error)
+                if isinstance(fate, Waiting) and fate.stopped:
+                    stops.append((row, fate.stopped))
+        if waits:
+            self.outbox.postpone(waits, rows, lambda connection: count_outcomes(connection, stops))
+        return len(waits)
+
+
+def _signed(product: Product) -> Iterator[tuple[Replica, Row, Signed]]:
+    for replica in product.replicas:
+        for row in replica.rows:
+            fate = replica.fates[row.event_id]
+            if isinstance(fate, Signed):
+                yield replica, row, fate
+
+
+def _not_taken(row: Row, answer: Registration, now: datetime) -> Waiting:
+    """A conflict is beyond mending by time; what is refused today may be trusted tomorrow."""
+    error = f"the store answers {answer.outcome}: {answer.reason}"
+    if answer.outcome is Outcome.CONFLICT:
+        return Waiting(STOPPED, error, row.missing_since, stopped="conflict")
+    return Waiting(backoff(row, now), error, row.missing_since)
+
+
+def _left(replica: Replica, now: datetime) -> list[tuple[Row, Fate, datetime]]:
+    """The rows that stay, each with its fate and when it is due again: what gave way waits for what it gave way to."""
+    free = replica.finished()
+    left = [(row, replica.fates[row.event_id]) for row in replica.rows if row.event_id not in free]
+    first = min((fate.until for _, fate in left if isinstance(fate, Waiting)), default=now)
+    return [(row, fate, fate.until if isinstance(fate, Waiting) else first) for row, fate in left]
+
+
+def _columns(row: Row, fate: Fate, until: datetime) -> dict[str, Any]:
+    """The columns of a row that stays."""
+    columns = {
+        "not_before": until,
+        "attempts": row.attempts,
+        "last_error": row.last_error,
+        "missing_since": row.missing_since,
+    }
+    if isinstance(fate, Waiting) and not fate.unchanged:
+        columns |= {"attempts": row.attempts + 1, "last_error": fate.error}
+        columns["missing_since"] = fate.missing_since or row.missing_since
+    assert not isinstance(fate, Settled) or fate.reason == "superseded"
+    return columns

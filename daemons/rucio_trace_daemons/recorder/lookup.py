@@ -1,0 +1,132 @@
+"""Everything a batch needs to know, asked by a number of queries that does not grow with it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rucio.common.types import InternalScope
+
+from rucio_trace.status import product_status
+from rucio_trace.trace import ProductKey, format_time
+from rucio_trace_daemons.recorder.history import History
+from rucio_trace_daemons.recorder.missing import Guards
+from rucio_trace_daemons.recorder.product import Product
+from rucio_trace_daemons.recorder.removals import find_removals
+from rucio_trace_daemons.recorder.resolve import resolve
+from rucio_trace_daemons.recorder.rows import Replica
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from rucio_trace.store import Store, Stored
+    from rucio_trace_daemons.recorder.context import Context
+    from rucio_trace_daemons.recorder.finish import Names
+    from rucio_trace_daemons.recorder.outbox import Claim
+    from rucio_trace_daemons.recorder.resolve import Facts
+    from rucio_trace_daemons.recorder.rows import Row
+    from rucio_trace_daemons.rses import Rse, Rses
+
+__all__ = ["Batch", "LookUp"]
+
+# Scope and name as Rucio keeps them, and the begin of the generation.
+Key = tuple[str, str, "datetime"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The claimed rows, put to their products. `unfit`: rows that nothing can be said about, with the reason."""
+
+    products: Sequence[Product]
+    rses: Mapping[str, Rse]
+    guards: Guards
+    unfit: Sequence[tuple[Row, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Makes batches. `installed` is when hooks first came: older products were never seen arriving."""
+
+    context: Context
+    store: Store
+    rses: Rses
+    names: Names
+    installed: datetime | None
+
+    def batch(self, claim: Claim) -> Batch:
+        """No transaction is open afterwards."""
+        known = self.rses.get({row.rse_id for row in claim.rows})
+        rows, unfit = _sorted_out(claim.rows, known)
+        keys: dict[Key, ProductKey] = {(row.scope, row.name, row.generation): self._key(row) for row in rows}
+        histories = self.store.product(set(keys.values())) if keys else {}
+        arrived = {(row.scope, row.name) for row in rows if row.new_state == "A" and row.message is None}
+        facts = resolve(self.context.engine, {(row.scope, row.name) for row in rows}, arrived)
+        sources = {t.source_rse_id for of in facts.transfers.values() for t in of if t.source_rse_id}
+        products = self._products(keys, histories, facts, [*rows, *claim.others])
+        removals = find_removals(self.context.engine, rows)
+        for product in products.values():
+            product.removals = removals
+        _put(rows, products)
+        guards = Guards.load(self.context.engine, known.keys(), self.context.options.lost_in_a_row)
+        return Batch(list(products.values()), known | self.rses.get(sources), guards, unfit)
+
+    def _products(
+        self,
+        keys: Mapping[Key, ProductKey],
+        histories: Mapping[ProductKey, Sequence[Stored]],
+        facts: Facts,
+        rows: Sequence[Row],
+    ) -> dict[Key, Product]:
+        pending: dict[Key, list[Row]] = defaultdict(list)
+        for row in sorted(rows, key=lambda row: row.id):
+            pending[row.scope, row.name, row.generation].append(row)
+        return {
+            (scope, name, generation): Product(
+                key,
+                scope,
+                generation,
+                self._history(histories[key]),
+                facts.replicas.get((scope, name), ()),
+                facts.transfers.get((scope, name), ()),
+                pending[scope, name, generation],
+                adopted=self.installed is not None and generation < self.installed,
+            )
+            for (scope, name, generation), key in keys.items()
+        }
+
+    def _history(self, stored: Sequence[Stored]) -> History:
+        origin = product_status(stored, self.names.rse_id).origin if stored else None
+        return History(origin and origin.trace.statement, [s.trace for s in stored], self.names.rse_id)
+
+    def _key(self, row: Row) -> ProductKey:
+        scope = InternalScope(row.scope, from_external=False)
+        return ProductKey(
+            self.context.options.instance, scope.vo, str(scope.external), row.name, format_time(row.generation)
+        )
+
+
+def _sorted_out(rows: Sequence[Row], rses: Mapping[str, Rse]) -> tuple[list[Row], list[tuple[Row, str]]]:
+    """Rows of known RSEs and products, and the others with what is wrong."""
+    fit, unfit = [], []
+    for row in rows:
+        if row.generation is None:
+            unfit.append((row, "Rucio knew no such DID when the change was made"))
+        elif row.rse_id not in rses:
+            unfit.append((row, f"Rucio knows no RSE of the id {row.rse_id}"))
+        else:
+            fit.append(row)
+    return fit, unfit
+
+
+def _put(rows: Sequence[Row], products: Mapping[Key, Product]) -> None:
+    """Put each row, in id order, to its replica in its product."""
+    replicas: dict[tuple[Key, str], Replica] = {}
+    for row in sorted(rows, key=lambda row: row.id):
+        key = (row.scope, row.name, row.generation)
+        replica = replicas.get((key, row.rse_id))
+        if replica is None:
+            replica = replicas[key, row.rse_id] = Replica(row.rse_id)
+            products[key].replicas.append(replica)
+        replica.rows.append(row)
