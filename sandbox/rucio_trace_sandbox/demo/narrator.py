@@ -35,6 +35,7 @@ class Narrator:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
         self._begun = time.monotonic()
+        self._last: Done | None = None
         self.step = "getting ready"
 
     def begin(self, number: int, title: str) -> None:
@@ -54,7 +55,8 @@ class Narrator:
     def hold(self, claim: str, truth: object, found: object = None) -> None:
         """Tell *claim* if it is true; else the demo ends here and says what is so instead."""
         if not truth:
-            raise NotSoError(f"{self.step}: it does not hold that {claim}" + (f"; found {found}" if found else ""))
+            what = f"{self.step}: it does not hold that {claim}" + (f"; found {found}" if found else "")
+            raise NotSoError(f"{what}\n{self._last.tail}" if self._last else what)
         self.console.print(f"  [green]✓[/] {escape(claim)}")
 
     def run(
@@ -70,8 +72,8 @@ class Narrator:
         """Run a command as a user would type it in *folder*; a bar follows the file *watch* up to *size* bytes."""
         self.console.print(f"  [bold]$[/] {escape(shlex.join(argv))}")
         with self.doing("", watch, size):
-            done = run(argv, environment, folder)
-        return done.check(status)
+            self._last = run(argv, environment, folder)
+        return self._last.check(status)
 
     @contextlib.contextmanager
     def doing(self, what: str, watch: Path | None = None, size: int | None = None) -> Iterator[None]:
