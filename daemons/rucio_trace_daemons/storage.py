@@ -86,7 +86,7 @@ class _Lane:
 
     def __init__(self, streams: int | None, bytes_per_second: int | None) -> None:
         self.limits = (streams, bytes_per_second)
-        self.turns = threading.BoundedSemaphore(streams) if streams else contextlib.nullcontext()
+        self.turns = threading.BoundedSemaphore(streams) if streams else None
         self.throttle = Throttle(bytes_per_second) if bytes_per_second else None
 
 
@@ -107,7 +107,7 @@ class Storage:
         is read `Changed`: neither is evidence of anything.
         """
         lane = self._lane(replica.rse)
-        with _turn(lane, replica), self._source(replica) as source:
+        with _turn(lane, replica, watch), self._source(replica, watch) as source:
             yield paced(source, lane.throttle, self._pause, watch)
 
     def exists(self, replica: Replica) -> bool:
@@ -155,7 +155,7 @@ class Storage:
             return lane
 
     @contextlib.contextmanager
-    def _source(self, replica: Replica) -> Iterator[Pieces]:
+    def _source(self, replica: Replica, watch: Callable[[int], None]) -> Iterator[Pieces]:
         access = self._access(replica.rse)
         pfn = access.pfn(replica)
         if access.scheme == "file":
@@ -167,7 +167,7 @@ class Storage:
         else:
             with (
                 self._staging.reserved(str(replica), replica.size or 0, self._pause) as path,
-                _fetched_pieces(access, replica, pfn, path) as pieces,
+                _fetched_pieces(access, replica, pfn, path, watch) as pieces,
             ):
                 yield pieces
 
@@ -181,12 +181,16 @@ class Storage:
 
 
 @contextlib.contextmanager
-def _turn(lane: _Lane, replica: Replica) -> Iterator[None]:
-    if isinstance(lane.turns, contextlib.nullcontext):
+def _turn(lane: _Lane, replica: Replica, watch: Callable[[int], None]) -> Iterator[None]:
+    """Wait for one of the lane's streams; `watch` is called meanwhile."""
+    if lane.turns is None:
         yield
         return
-    if not lane.turns.acquire(timeout=TURN_SECONDS):
-        raise Unavailable(str(replica), f"all {lane.limits[0]} streams of the RSE stayed busy (trace_streams)")
+    deadline = time.monotonic() + TURN_SECONDS
+    while not lane.turns.acquire(timeout=1.0):
+        watch(0)
+        if time.monotonic() > deadline:
+            raise Unavailable(str(replica), f"all {lane.limits[0]} streams of the RSE stayed busy (trace_streams)")
     try:
         yield
     finally:
@@ -194,9 +198,27 @@ def _turn(lane: _Lane, replica: Replica) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _fetched_pieces(access: Access, replica: Replica, pfn: str, path: Path) -> Iterator[Pieces]:
-    with _rucio_errors(str(replica)):
-        fetched(access.protocol, replica.rse, pfn, path)
+def _fetched_pieces(
+    access: Access, replica: Replica, pfn: str, path: Path, watch: Callable[[int], None]
+) -> Iterator[Pieces]:
+    """Fetch the file, which may take hours and cannot be interrupted, while `watch` goes on being called."""
+    failures: list[BaseException] = []
+
+    def fetch() -> None:
+        try:
+            with _rucio_errors(str(replica)):
+                fetched(access.protocol, replica.rse, pfn, path)
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
+            failures.append(error)
+
+    # A daemon: given up by a `watch` that raises, it must not keep the process from ending.
+    thread = threading.Thread(target=fetch, name="fetch", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(timeout=1.0)
+        watch(0)
+    if failures:
+        raise failures[0]
     with local_pieces(str(replica), path) as pieces:
         yield pieces
 

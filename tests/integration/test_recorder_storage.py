@@ -307,6 +307,25 @@ def test_no_more_streams_are_open_than_the_attribute_allows(rucio_sqlite: Embedd
     assert most == [2]
 
 
+def test_a_long_fetch_is_watched_and_can_be_given_up(
+    rucio_sqlite: EmbeddedRucio, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fetching_protocol
+
+    rse = _fetched_rse(rucio_sqlite)
+    release = threading.Event()
+    monkeypatch.setattr(fetching_protocol.Fetching, "get", lambda *_arguments, **_options: release.wait(30))
+
+    def watch(_count: int) -> None:
+        raise Stopping
+
+    begin = time.monotonic()
+    with pytest.raises(Stopping), storage.open(replica(rucio_sqlite, rse, size=7), watch):
+        pass
+    assert time.monotonic() - begin < 10
+    release.set()
+
+
 def test_a_non_deterministic_rse_is_read_where_rucio_says(rucio_sqlite: EmbeddedRucio, storage: Storage) -> None:
     rse = rucio_sqlite.add_posix_rse("ODD", deterministic=False)
     assert rse.folder is not None

@@ -11,16 +11,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rucio_trace_policy.tables import tables
-from sqlalchemy import Table, select, tuple_
+from rucio_trace_policy.tables import Moment, tables
+from sqlalchemy import Table, Text, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rucio_trace.status import product_status
 from rucio_trace_daemons.recorder.resolve import alive
 from rucio_trace_daemons.recorder.rows import Settled, Signed
+from rucio_trace_daemons.recorder.sets import among
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
@@ -106,18 +107,20 @@ def write_snapshots(connection: Connection, snapshots: Sequence[Snapshot]) -> No
 def _positions(connection: Connection, products: Table, keys: Sequence[Key]) -> dict[Key, int]:
     """The position each product's row was computed from; locked, so that nobody writes an older one after us."""
     c = products.c
-    query = select(c.scope, c.name, c.generation, c.position).where(_among(products, keys)).with_for_update()
+    query = (
+        select(c.scope, c.name, c.generation, c.position).where(_among(connection, products, keys)).with_for_update()
+    )
     return {(row.scope, row.name, row.generation): row.position or 0 for row in connection.execute(query)}
 
 
 def _forget(connection: Connection, table: Table, keys: Sequence[Key]) -> None:
     if keys:
-        connection.execute(table.delete().where(_among(table, keys)))
+        connection.execute(table.delete().where(_among(connection, table, keys)))
 
 
-def _among(table: Table, keys: Iterable[Key]) -> Any:
+def _among(connection: Connection, table: Table, keys: Collection[Key]) -> Any:
     c = table.c
-    return tuple_(c.scope, c.name, c.generation).in_(list(keys))
+    return among(connection.dialect.name, (c.scope, c.name, c.generation), (Text(), Text(), Moment()), keys)
 
 
 def _product_row(s: Snapshot) -> dict[str, Any]:

@@ -133,12 +133,10 @@ def _work(recorder: Recorder, *, once: bool) -> None:
     def run_once(heartbeat_handler: Any, activity: str | None) -> bool:
         recorder_errors = (DatabaseException, DBAPIError, TraceabilityError)
         try:
-            if recorder.keys.refresh():
-                LOG.info("key-reloaded")
-            if recorder.keys.fault:
-                LOG.error("key-unfit %s", recorder.keys.fault)
+            recorder.follow()
             while worker.step() and not recorder.stop.is_set():
                 heartbeat_handler.live()
+                recorder.follow()
         except recorder_errors as error:
             if once:
                 raise

@@ -19,9 +19,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from rucio_trace_policy.tables import tables
-from sqlalchemy import and_, bindparam, or_, select, text, tuple_, update
+from sqlalchemy import BigInteger, Text, and_, bindparam, or_, select, text, update
 
 from rucio_trace_daemons.recorder.rows import Row
+from rucio_trace_daemons.recorder.sets import among
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -87,7 +88,7 @@ class Outbox:
             if taken:
                 connection.execute(
                     update(self._table)
-                    .where(self._table.c.id.in_(taken))
+                    .where(self._ids(taken))
                     .values(claimed_by=self.worker, claimed_until=now + self._lease)
                 )
             self._seam("claiming")
@@ -116,7 +117,8 @@ class Outbox:
     def _pending(self, connection: Connection, products: Sequence[Product], now: datetime) -> list[Row]:
         """All rows of those *products* of which nobody else holds a row."""
         c = self._table.c
-        query = select(*self._columns, c.claimed_until).where(tuple_(c.scope, c.name).in_(products)).order_by(c.id)
+        where = among(connection.dialect.name, (c.scope, c.name), (Text(), Text()), products)
+        query = select(*self._columns, c.claimed_until).where(where).order_by(c.id)
         found = connection.execute(query).all()
         taken = {(r.scope, r.name) for r in found if not _has_passed(r.claimed_until, now)}
         return [Row(*r[:-1]) for r in found if (r.scope, r.name) not in taken]
@@ -192,13 +194,15 @@ class Outbox:
         if not names:
             return set()
         c = self._table.c
-        condition = tuple_(c.id, c.event_id).in_(list(names))
+        condition = among(connection.dialect.name, (c.id, c.event_id), (BigInteger(), Text()), names)
         gone = connection.execute(self._table.delete().where(condition).returning(c.event_id))
         return {row.event_id for row in gone}
 
     def _mine(self, rows: Iterable[Row]) -> ColumnElement[bool]:
-        c = self._table.c
-        return and_(c.claimed_by == self.worker, c.id.in_([row.id for row in rows]))
+        return and_(self._table.c.claimed_by == self.worker, self._ids([row.id for row in rows]))
+
+    def _ids(self, ids: Collection[int]) -> ColumnElement[bool]:
+        return among(self._engine.dialect.name, (self._table.c.id,), (BigInteger(),), [(i,) for i in ids])
 
 
 def _passed(column: Any, now: datetime, except_for: datetime | None = None) -> ColumnElement[bool]:

@@ -15,7 +15,9 @@ from rucio.common.types import InternalScope
 from rucio.db.sqla.session import DEFAULT_SCHEMA_NAME
 from rucio.db.sqla.types import GUID
 from rucio_trace_policy.tables import tables
-from sqlalchemy import Text, cast, column, func, select, table, tuple_
+from sqlalchemy import Text, cast, column, func, select, table
+
+from rucio_trace_daemons.recorder.sets import among
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -113,7 +115,8 @@ def _ask(connection: Connection, columns: Sequence[Any], source: Any, products: 
     if not products:
         return []
     key = (source.c.scope, source.c.name)
-    return list(connection.execute(select(*key, *columns).where(tuple_(*key).in_(list(products)))))
+    where = among(connection.dialect.name, key, (Text(), Text()), products)
+    return list(connection.execute(select(*key, *columns).where(where)))
 
 
 def _grouped(pairs: Iterable[tuple[Any, Any]]) -> dict[Product, list[Any]]:

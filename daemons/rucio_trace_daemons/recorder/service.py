@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from rucio.common.exception import InvalidRSEExpression
 from rucio.core.rse_expression_parser import parse_expression
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
+from rucio_trace_policy.causes import prune
 
 from rucio_trace.configured import load_trust, open_store
 from rucio_trace.errors import ConfigurationError
@@ -41,8 +43,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorder"]
 
+LOG = logging.getLogger("traceability-recorder")
+
 # RSEs that come to match `recorder.rses`, and files of trust that change, are followed within this time.
 FOLLOW_SECONDS = 60.0
+# How often notes that explain deletions are looked through for those a later one has made useless.
+PRUNE_SECONDS = 3600.0
 
 
 class _Trusted:
@@ -101,6 +107,8 @@ class Recorder:
     trust: Callable[[], Trust | None]
     chosen: Callable[[], set[str] | None]
     stop: threading.Event
+    pruning: threading.Lock = field(default_factory=threading.Lock)
+    prune_at: float = 0.0
 
     @classmethod
     def open(cls, settings: Settings, options: Options, engine: Engine, stop: threading.Event) -> Self:
@@ -123,6 +131,20 @@ class Recorder:
             _Chosen(options.rses),
             stop,
         )
+
+    def follow(self) -> None:
+        """What is to be done now and then: follow the key on disk, and drop what no deletion will ask for."""
+        if self.keys.refresh():
+            LOG.info("key-reloaded")
+        if self.keys.fault:
+            LOG.error("key-unfit %s", self.keys.fault)
+        with self.pruning:
+            if time.monotonic() < self.prune_at:
+                return
+            self.prune_at = time.monotonic() + PRUNE_SECONDS
+        with self.engine.begin() as connection:
+            if count := prune(connection):
+                LOG.info("pruned rows=%d", count)
 
     def close(self) -> None:
         self.staging.close()
