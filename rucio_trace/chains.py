@@ -81,7 +81,8 @@ class Anchors:
         for path in known:
             if path.valid_at(at):
                 return path
-        if known and signer.not_before <= at <= signer.not_after and (other := self._build(signer, chain, at)):
+        may_be = known and signer.not_before <= at <= signer.not_after
+        if may_be and (other := self._build(signer, _linked(signer, chain), at)):
             self._keep(key, (other, *known))
             return other
         return known[0] if known else None
@@ -93,7 +94,14 @@ class Anchors:
         return paths
 
     def _find(self, signer: Certificate, chain: tuple[Certificate, ...], at: datetime) -> tuple[Path, ...]:
-        """Try *at*, then every moment at which a path can begin: the start of some certificate."""
+        """Try *at*, then every moment at which a path can begin: the start of some certificate.
+
+        Building is costly, so strangers are sent away before: a path ends with a certificate that is an anchor
+        or was issued by one.
+        """
+        chain = _linked(signer, chain)
+        if not any(c in self.certificates or any(a.issued(c) for a in self.certificates) for c in (signer, *chain)):
+            return ()
         starts = {c.not_before for c in (signer, *chain, *self.certificates)}
         moments = [at, *sorted(m for m in starts if signer.not_before <= m <= signer.not_after)]
         for moment in moments:
@@ -144,6 +152,16 @@ class Anchors:
             if not certificate.issued(below):
                 return certificate
         return None
+
+
+def _linked(signer: Certificate, chain: tuple[Certificate, ...]) -> tuple[Certificate, ...]:
+    """The part of *chain* in which each certificate issued the one before it: the rest can be on no path."""
+    below = signer
+    for number, certificate in enumerate(chain):
+        if not certificate.issued(below):
+            return chain[:number]
+        below = certificate
+    return chain
 
 
 def _strong(authority: Certificate) -> bool:

@@ -166,7 +166,7 @@ class Settings:
         """The settings that *text*, the content of *file*, stands for; reads no other file."""
         try:
             document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # not all that tomllib refuses is a TOMLDecodeError
             raise UnreadableFile(file, str(error)) from error
         settings = _build(cls, document, file, ())
         _check_store(settings.store, file)

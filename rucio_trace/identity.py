@@ -6,7 +6,6 @@ and rights (docs/format.md, section 6). Files are read by the caller: this modul
 """
 
 import difflib
-import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,17 +29,29 @@ class Patterns:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns = tuple(patterns)
-        self._expressions = [_expression(pattern) for pattern in self.patterns]
 
     def match(self, name: str) -> bool:
-        return any(expression.fullmatch(name) for expression in self._expressions)
+        return any(_matches(pattern, name) for pattern in self.patterns)
 
     def __str__(self) -> str:
         return ", ".join(self.patterns) or "nothing"
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in pattern.split("*")), re.DOTALL)
+def _matches(pattern: str, name: str) -> bool:
+    """Each part between stars is found where it first occurs: no name costs more than a search a part."""
+    first, *middle = pattern.split("*")
+    if not middle:
+        return name == pattern
+    last = middle.pop()
+    position, end = len(first), len(name) - len(last)
+    if position > end or not name.startswith(first) or not name.endswith(last):
+        return False
+    for part in middle:
+        found = name.find(part, position, end)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return True
 
 
 class SubjectPattern:
@@ -52,24 +63,24 @@ class SubjectPattern:
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
-        self._uri: re.Pattern[str] | None = None
-        self._names: list[tuple[str, re.Pattern[str]]] | None = None
+        self._uri: str | None = None
+        self._names: list[tuple[str, str]] | None = None
         if pattern.startswith("URI:") and len(pattern) > 4:
-            self._uri = _expression(pattern[4:])
+            self._uri = pattern[4:]
         elif pattern.startswith("DN:"):
-            self._names = [(oid, _expression(value)) for oid, value in _names_of_pattern(pattern[3:])]
+            self._names = _names_of_pattern(pattern[3:])
         elif pattern != "*":
             raise ConfigurationError("subject", expected="URI:…, DN:… or *", found=pattern)
 
     def match(self, certificate: Certificate) -> bool:
         if self._uri is not None:
             # two URIs, one of them another member's, name nobody
-            return bool(certificate.uris) and all(self._uri.fullmatch(uri) for uri in certificate.uris)
+            return bool(certificate.uris) and all(_matches(self._uri, uri) for uri in certificate.uris)
         if self._names is not None:
             names = _names_of(certificate.x509.subject)
             return len(names) == len(self._names) and all(
-                oid == wanted and expression.fullmatch(value)
-                for (oid, value), (wanted, expression) in zip(names, self._names, strict=True)
+                oid == wanted and _matches(wanted_value, value)
+                for (oid, value), (wanted, wanted_value) in zip(names, self._names, strict=True)
             )
         return True
 
@@ -182,7 +193,7 @@ class Trust:
         """
         try:
             table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # not all that tomllib refuses is a TOMLDecodeError
             raise ConfigurationError("federation file", expected="TOML", found=str(error)) from None
         _check_keys("federation file", table, ("name", "member"))
         entries = table.get("member")

@@ -8,6 +8,7 @@ number of values before anything is built from the text. No I/O; safe to call co
 import json
 import math
 import re
+from collections import Counter
 from typing import Any, NoReturn
 
 from rucio_trace.errors import Malformed
@@ -71,8 +72,7 @@ class _Refused(Exception):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise _Refused("every key once", f"{twice!r} twice")
     return members
 

@@ -204,3 +204,9 @@ def test_the_example_federation_loads_and_gives_the_rights_it_explains() -> None
     assert not trust.members[0].create.match("s2")
     assert trust.members[1].create.match("s2")
     assert not trust.members[1].rses.match("SITE-A_DISK")
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "9" * 10_000, "a = 1e"])
+def test_a_file_that_is_no_toml_is_a_configuration_error(text: str) -> None:
+    with pytest.raises(UnreadableFile):
+        Settings.parse(text, Path("/etc/x.toml"))

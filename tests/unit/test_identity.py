@@ -119,6 +119,12 @@ def test_no_anchors_and_no_members_trust_nobody() -> None:
     assert kinds(made(SITE_A), Trust(())) == {faults.UnknownIssuer}
 
 
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "9" * 10_000, "a = 1e", "\x00"])
+def test_a_federation_file_that_is_no_toml_is_a_configuration_error(text: str) -> None:
+    with pytest.raises(ConfigurationError):
+        Trust.from_federation(text, lambda _location: b"")
+
+
 class TestPatterns:
     def test_a_star_stands_for_any_run_of_characters(self) -> None:
         patterns = Patterns(["a*c", "x.y"])
@@ -128,6 +134,12 @@ class TestPatterns:
     def test_an_empty_list_matches_nothing(self) -> None:
         assert not Patterns([]).match("")
         assert not Patterns([]).match("a")
+
+    def test_stars_stand_for_any_run_and_no_name_makes_them_slow(self) -> None:
+        patterns = Patterns(["a*b*a*b*c", "*x*", "ab*ba"])
+        assert all(patterns.match(text) for text in ("ababc", "a-b-a-b-c", "x", "axb", "abba", "ab ba"))
+        assert not any(patterns.match(text) for text in ("abab", "abc", "aba", "babc"))
+        assert not patterns.match("ab" * 200_000 + "d")  # hours, if every star were tried at every place
 
     def test_every_uri_of_a_certificate_has_to_match(self) -> None:
         both = x509.SubjectAlternativeName(

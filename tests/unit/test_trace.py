@@ -228,3 +228,9 @@ def test_the_base_name_of_a_did_name() -> None:
 def test_salts_and_ids_never_repeat() -> None:
     assert len({new_salt() for _ in range(1000)}) == 1000
     assert len({new_event_id() for _ in range(1000)}) == 1000
+
+
+def test_a_duplicate_among_a_million_keys_is_found_at_once() -> None:
+    text = "{" + ",".join(f'"{number:x}":1' for number in range(400_000)) + ',"5":1}'
+    with pytest.raises(Malformed, match="'5' twice"):
+        strictjson.read(text, "x")  # hours, if each key were counted
