@@ -67,15 +67,16 @@ class Feed:
 
     def peek(self, count: int, *, keep: bool = True) -> Parser[bytes]:
         """The next *count* bytes, fewer at the end, which stay to be read."""
-        data = bytes((yield from self.piece(count)))
+        data = bytearray((yield from self.piece(count)))  # grows in place: a megabyte may come byte by byte
         while len(data) < count:
             more = yield from self.piece(count - len(data))
             if not more:
                 break
             data += more
+        found = bytes(data)
         if keep:
-            self.unread(data)
-        return data
+            self.unread(found)
+        return found
 
     def pour(self, count: int, sink: Callable[[memoryview], object]) -> Parser[None]:
         """Pass exactly *count* bytes on to *sink* as they come."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["read_members"]
 
 _LOCAL_HEADER_BYTES = 30
+_MAX_DIRECTORY_BYTES = 32 << 20  # 100,000 members with long names; zipfile makes ten times as much of it in memory
 _ENCRYPTED, _UTF8 = 1 << 0, 1 << 11
 
 # What zipfile raises beside BadZipFile for bytes it cannot read or methods it does not know.
@@ -31,13 +32,28 @@ _UNREADABLE: tuple[type[Exception], ...] = (
 def read_members(file: BinaryIO, members: Members, budget: Budget) -> None:
     """Collect the members of the zip *file* in the order of its central directory."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(_Measured(file, members)) as archive:
             entries = archive.infolist()
             _check_apart(entries, members)
             for entry in entries:
                 _read_entry(archive, entry, members, budget)
     except _UNREADABLE as error:
         raise BrokenArchive(members.archive, expected="a zip that can be unpacked", found=str(error)) from error
+
+
+class _Measured:
+    """The file as `zipfile` reads it, which takes the whole central directory at once: refused if it is a huge one."""
+
+    def __init__(self, file: BinaryIO, members: Members) -> None:
+        self._file, self._archive = file, members.archive
+        self.seek, self.tell, self.seekable, self.close = file.seek, file.tell, file.seekable, file.close
+
+    def read(self, count: int = -1) -> bytes:
+        if count > _MAX_DIRECTORY_BYTES:
+            raise BrokenArchive(
+                self._archive, expected=f"a central directory of at most {_MAX_DIRECTORY_BYTES} bytes", found=f"{count}"
+            )
+        return self._file.read(count)
 
 
 def _check_apart(entries: list[zipfile.ZipInfo], members: Members) -> None:
