@@ -39,10 +39,10 @@ class Accepted:
 
 
 class Refused(Refuted):
-    """The trace does not count; `faults` are all the reasons."""
+    """The trace does not count; `faults` are all the reasons, `member` who would have said it, if that is known."""
 
-    def __init__(self, trace: Trace, found: tuple[Fault, ...]) -> None:
-        self.trace, self.faults = trace, found
+    def __init__(self, trace: Trace, found: tuple[Fault, ...], member: str = "") -> None:
+        self.trace, self.faults, self.member = trace, found, member
         first = found[0]
         super().__init__(f"trace {trace.id}: {first.what}", expected=first.expected, found=first.found)
 
@@ -80,9 +80,7 @@ def check_trace(
         raise _refused(trace, found) from None
     if signer is None:
         if not found:
-            found.append(
-                faults.Unsigned("signature", "a signed text, a signature and a certificate", "not all of them")
-            )
+            found.append(faults.Unsigned("signature", "a signed text, a signature and a certificate", "no signature"))
         raise _refused(trace, found)
     found += _signature_faults(trace, signer)
     found += _signer_faults(signer)
@@ -94,11 +92,11 @@ def check_trace(
         found += _revocation_faults(trace, trust, member[0], member[1], when)
         if not found:
             return Accepted(trace, member[0].name, signer.subject, judged_at, registered_at is not None)
-    raise _refused(trace, found)
+    raise _refused(trace, found, member[0].name if member else "")
 
 
-def _refused(trace: Trace, found: list[Fault]) -> Refused:
-    return Refused(trace, tuple(replace(fault, trace=trace.id) for fault in found))
+def _refused(trace: Trace, found: list[Fault], member: str = "") -> Refused:
+    return Refused(trace, tuple(replace(fault, trace=trace.id) for fault in found), member)
 
 
 def _certificates(trace: Trace) -> tuple[Certificate | None, tuple[Certificate, ...]]:
@@ -130,7 +128,7 @@ def _signature_faults(trace: Trace, signer: Certificate) -> list[Fault]:
 
 def _signer_faults(signer: Certificate) -> list[Fault]:
     if signer.is_ca:
-        return [faults.CaSigned("certificate", "a signer's certificate", f"the authority {signer.subject}")]
+        return [faults.CaSigned("certificate", "a signer's", f"the authority's, {signer.subject}")]
     if not signer.may_sign:
         return [faults.NoDigitalSignature("certificate", "keyUsage digitalSignature", signer.subject)]
     return []
@@ -155,8 +153,8 @@ def _membership(
     vouching = trust.vouching(signer, chain, at)
     owners = [(member, path) for member, path in vouching if member.owns(signer)]
     if not vouching:
-        issuer = signer.x509.issuer.rfc4514_string()
-        return None, [faults.UnknownIssuer("certificate", "a path to an anchor", f"{_described(signer)} by {issuer}")]
+        stranger = f"{_described(signer)}, issued by {signer.x509.issuer.rfc4514_string()}"
+        return None, [faults.UnknownIssuer("certificate", "a path to an anchor", stranger)]
     if not owners:
         patterns = ", ".join(subject.pattern for member, _ in vouching for subject in member.subjects)
         return None, [faults.OutsidePattern("subject", patterns, _described(signer))]
@@ -175,14 +173,13 @@ def _path_faults(
     member: Member, path: Path, signer: Certificate, chain: tuple[Certificate, ...], at: datetime
 ) -> list[Fault]:
     found: list[Fault] = []
+    expected = f"valid at {at.isoformat()}"
     if at > path.not_after:
-        found.append(faults.Expired("certificate", f"valid at {at.isoformat()}", f"until {path.not_after.isoformat()}"))
+        found.append(faults.Expired("certificate", expected, f"valid until {path.not_after.isoformat()}"))
     elif at < path.not_before:
-        expected = f"valid at {at.isoformat()}"
-        found.append(faults.NotYetValid("certificate", expected, f"from {path.not_before.isoformat()}"))
+        found.append(faults.NotYetValid("certificate", expected, f"valid from {path.not_before.isoformat()}"))
     if broken := member.anchors.breaks(signer, chain):
-        expected = "every certificate issued by the next"
-        found.append(faults.ChainBroken("chain", expected, broken.subject))
+        found.append(faults.ChainBroken("chain", "each certificate issued by the next", broken.subject))
     return found
 
 

@@ -23,7 +23,7 @@ from rucio_trace.certificates import SigningKey, key_algorithm
 from rucio_trace.errors import ConfigurationError, Malformed, Refuted
 from rucio_trace.faults import EnvelopeDiffers, Fault, MessageUnreadable
 from rucio_trace.keys import load_key
-from rucio_trace.statement import SCHEMA, Statement, parse_time
+from rucio_trace.statement import SCHEMA, Event, Statement, parse_time
 from rucio_trace.trace import parse, read, read_claims, serialise
 
 __all__ = ["MAX_CHAIN", "Signer", "Trace", "dumps", "parse_traces", "sign", "to_json"]
@@ -221,19 +221,29 @@ def _encoded(data: bytes) -> str:
 def parse_traces(data: bytes, *, max_bytes: int = strictjson.MAX_BYTES) -> list[Trace]:
     """Read a JSON array of traces, or a single one: ours, or the Traceability Service's.
 
-    A trace whose signed part cannot be read, or differs from what stands beside it, is returned
-    with `faults`, so that one bad trace does not hide the others.
+    A trace that cannot be read, or differs from what stands beside its signed text, is returned with
+    `faults`, so that one bad trace does not hide the others.
 
     Raises:
         Malformed: the text as a whole is not that; no other error escapes.
     """
     value = strictjson.read(data, "traces", max_bytes=max_bytes)
-    items = value if isinstance(value, list) else [value]
-    return [_trace(item) for item in items]
+    if isinstance(value, list):
+        return [_one_of_many(item) for item in value]
+    return [_trace(_object(value, "traces"))]
 
 
-def _trace(item: Any) -> Trace:
-    outer = _object(item, "trace")
+def _one_of_many(item: Any) -> Trace:
+    """As `_trace`; what is no trace at all becomes one that says nothing of any file."""
+    try:
+        return _trace(_object(item, "trace"))
+    except Malformed as error:
+        nothing = Statement(hash="", name="", size=0, event=Event.CREATE, schema=None)
+        fault = MessageUnreadable(error.subject, error.expected, error.found)
+        return Trace(statement=nothing, message="", signature=b"", certificate=b"", faults=(fault,))
+
+
+def _trace(outer: dict[str, Any]) -> Trace:
     product = _object(outer.get("product"), "product")
     signature = _object(outer.get("signature") or {}, "signature")
     claimed: dict[str, Any] = {f"claimed_{key}": _optional_text(outer, key) for key in _CLAIMED}
@@ -327,7 +337,8 @@ def _differences(outer: Mapping[str, Any], statement: Statement, signed: Mapping
     for key in ("name", "size", "hash"):
         compare(key, signed[key], product.get(key))
     for key in ("contents", "inputs"):
-        compare(key, signed.get(key) or [], product.get(key) or [])
+        beside = product.get(key)
+        compare(key, signed.get(key, []), [] if beside is None else beside)
     if statement.schema is None:
         # the Traceability Service signs none of these; a text that does is held to it
         for key in signed.keys() & set(_CLAIMED):
@@ -339,12 +350,15 @@ def _differences(outer: Mapping[str, Any], statement: Statement, signed: Mapping
         if key in outer:
             compare(key, signed.get(source), outer[key])
     for part, allowed in ((outer, _OUTER_KEYS), (product, _PRODUCT_KEYS), (outer["signature"], _SIGNATURE_KEYS)):
-        compare("unsigned keys", [], sorted(part.keys() - allowed))
+        if unknown := part.keys() - allowed:
+            faults.append(EnvelopeDiffers("keys", "the known ones", ", ".join(sorted(unknown)), statement.event_id))
     return tuple(faults)
 
 
 def _brief(value: Any) -> str:
     """A value in a fault: a list of 50,000 members is told by its length."""
+    if value is None:
+        return "nothing"
     if isinstance(value, list):
         return f"{len(value)} entries: {json.dumps(value, ensure_ascii=False)[:80]}"
     return str(value)

@@ -6,6 +6,7 @@ itself (`FileFault`) and remarks on accepted traces (`Remark`) never drop a trac
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rucio_trace.errors import shown
 
@@ -56,7 +57,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is not as it should be. `trace` is the id of the trace, None for the file itself."""
+    """One thing that is not as it should be. `trace` is the id of the trace, None for the file itself.
+
+    `wording` is how a class tells its three parts to people.
+    """
+
+    wording: ClassVar[str] = "{what} should be {expected}, found {found}"
 
     what: str
     expected: str
@@ -69,8 +75,12 @@ class Fault:
         return type(self).__name__
 
     def __str__(self) -> str:
-        where = f"trace {shown(self.trace)}: " if self.trace else ""
-        return f"{where}{shown(self.what)}: expected {shown(self.expected)}, found {shown(self.found)}"
+        return f"trace {shown(self.trace)}: {self.told}" if self.trace else self.told
+
+    @property
+    def told(self) -> str:
+        """The fault in one line, without the trace."""
+        return self.wording.format(what=shown(self.what), expected=shown(self.expected), found=shown(self.found))
 
     def as_dict(self) -> dict[str, str | None]:
         return {
@@ -97,6 +107,8 @@ class CertificateUnreadable(Altered):
 class EnvelopeDiffers(Altered):
     """A field beside the signed text says something else than the signed text."""
 
+    wording = "{what} beside the signed text should be {expected}, found {found}"
+
 
 class BadSignature(Altered):
     """The signature does not belong to this text and key."""
@@ -117,13 +129,19 @@ class Untrusted(Fault):
 class Unsigned(Untrusted):
     """No signature at all."""
 
+    wording = "it should have {expected}, found {found}"
+
 
 class UnknownIssuer(Untrusted):
     """No path from the certificate to an anchor."""
 
+    wording = "no anchor vouches for {found}"
+
 
 class ChainBroken(Untrusted):
     """A certificate in the chain is not vouched for by the next one."""
+
+    wording = "the chain should have {expected}, which {found} breaks"
 
 
 class CaSigned(Untrusted):
@@ -133,6 +151,8 @@ class CaSigned(Untrusted):
 class NoDigitalSignature(Untrusted):
     """The certificate was not issued for signing."""
 
+    wording = "the certificate of {found} should have {expected}"
+
 
 class WeakKey(Untrusted):
     """The key is of a kind or size we do not accept."""
@@ -141,13 +161,19 @@ class WeakKey(Untrusted):
 class OutsidePattern(Untrusted):
     """The certificate is none of its authority's member's."""
 
+    wording = "the signer should be {expected}, found {found}"
+
 
 class OutsideRights(Untrusted):
     """The signer may not say this."""
 
+    wording = "{what} has not {expected}"
+
 
 class CertificateRevoked(Untrusted):
     """The authority has withdrawn the certificate."""
+
+    wording = "the certificate of {what} is {found}"
 
 
 class TimeInFuture(Untrusted):
@@ -173,6 +199,8 @@ class Uncertain(Fault):
 class CrlUnusable(Uncertain):
     """A revocation list that should answer is missing, out of date or broken."""
 
+    wording = "there should be {expected}, found {found}"
+
 
 class NewerSchema(Uncertain):
     """Made by a newer version."""
@@ -180,6 +208,8 @@ class NewerSchema(Uncertain):
 
 class Withdrawn(Fault):
     """A trusted REVOKE withdrew the trace."""
+
+    wording = "this {what} was {found}"
 
 
 class Remark(Fault):
@@ -189,9 +219,14 @@ class Remark(Fault):
 class Contradiction(Remark):
     """The trace speaks of other digests than the product's origin."""
 
+    wording = "it names other bytes than the origin: {found}, not {expected}"
+
 
 class FileFault(Fault):
     """The file in hand is not what it should be."""
+
+    def __str__(self) -> str:
+        return f"{self.told} (says trace {shown(self.trace)})" if self.trace else self.told
 
 
 class DifferentSize(FileFault):
@@ -205,17 +240,25 @@ class DifferentDigest(FileFault):
 class ContentUnderOtherName(FileFault):
     """The content of one product under the name of another."""
 
+    wording = "it is the content {found} under the name {expected}"
+
 
 class MissingDigest(FileFault):
     """The file's digest in the trace's algorithm was not computed."""
+
+    wording = "its {expected} would decide, but only {found} was computed"
 
 
 class AmbiguousName(FileFault):
     """Several products bear the file's name and none its digest."""
 
+    wording = "it bears the name, but not the digest, of {found}"
+
 
 class SeveralProducts(FileFault):
     """Several products have these bytes and their verdicts differ."""
+
+    wording = "it has the bytes of {found}"
 
 
 class DifferentContent(FileFault):
@@ -225,18 +268,28 @@ class DifferentContent(FileFault):
 class WithdrawnOrigin(FileFault):
     """The file is what a withdrawn CREATE said it should be."""
 
+    wording = "the CREATE that names its bytes was withdrawn"
+
 
 class MarkedObsolete(Remark):
     """The product should not be used any more."""
+
+    wording = "it should not be used any more: {found}"
 
 
 class NewerGeneration(Remark):
     """The product's name has been given to newer content since."""
 
+    wording = "its name was given to newer content: generation {expected}, this is {found}"
+
 
 class NobodyVouches(FileFault):
     """Traces of the product were accepted, but none says that its bytes are good."""
 
+    wording = "no CREATE, COPY or VERIFY that counts vouches for {found}"
+
 
 class DisputedOrigin(FileFault):
     """Trusted traces of one product disagree about its digests."""
+
+    wording = "the origin is disputed: it has {found}"

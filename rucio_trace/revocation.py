@@ -88,13 +88,13 @@ class Revocations:
         signed = [item for item in candidates if item.whole and item.is_signed_by(issuer)]
         lists = sorted((i for i in signed if i.last_update <= now + _CLOCK_SKEW), key=lambda i: i.last_update)
         if not lists:
-            return Unusable(f"a whole, signed revocation list of {issuer.subject}", "none that is usable")
+            return Unusable(f"a whole, signed revocation list of {issuer.subject}", "none")
         if revocation := _find(certificate.x509.serial_number, lists):
             return revocation
         newest = lists[-1]
         if not allow_stale and (newest.next_update is None or newest.next_update < now):
-            until = newest.next_update.isoformat() if newest.next_update else "no next update"
-            return Unusable(f"a revocation list of {issuer.subject} valid at {now.isoformat()}", until)
+            until = newest.next_update.isoformat() if newest.next_update else "a time it does not tell"
+            return Unusable(f"a revocation list of {issuer.subject} valid at {now.isoformat()}", f"one until {until}")
         return None
 
 

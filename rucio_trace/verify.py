@@ -106,19 +106,27 @@ def check_evidence(
     evidence: Iterable[Evidence], trust: Trust, now: datetime, *, allow_stale_crl: bool = False
 ) -> "CheckedEvidence":
     """Check every trace, once, at one moment; the result judges any number of files."""
-    accepted: dict[str, Accepted] = {}
-    refused: dict[str, Refused] = {}
+    accepted: dict[_Word, Accepted] = {}
+    refused: list[Refused] = []
     for item in evidence:
-        digest = item.trace.message_digest
+        word = _word(item.trace)
         try:
             found = check_trace(
                 item.trace, trust, now, registered_at=item.registered_at, allow_stale_crl=allow_stale_crl
             )
         except Refused as error:
-            refused[f"{digest} {len(refused)}"] = error
+            refused.append(error)
         else:
-            accepted[digest] = min(found, accepted.get(digest, found), key=_by_judgement)
-    return CheckedEvidence(tuple(accepted.values()), tuple(refused.values()), now)
+            accepted[word] = min(found, accepted.get(word, found), key=_by_judgement)
+    return CheckedEvidence(tuple(accepted.values()), tuple(refused), now)
+
+
+_Word = tuple[str, bytes]
+
+
+def _word(trace: Trace) -> _Word:
+    """A text and who signed it: several members may have signed one text of the Traceability Service."""
+    return trace.message, trace.certificate
 
 
 def _by_judgement(accepted: Accepted) -> tuple[bool, datetime]:
@@ -132,7 +140,9 @@ class CheckedEvidence:
     def __init__(self, accepted: tuple[Accepted, ...], refused: tuple[Refused, ...], now: datetime) -> None:
         self.accepted, self.refused, self.now = accepted, refused, now
         self._uncertain = [r for r in refused if r.family is Uncertain and not _newer(r)]
-        self._by_message = {a.trace.message_digest: a for a in accepted}
+        self._by_word = {_word(a.trace): a for a in accepted}
+        self._speakers = {word: a.member for word, a in self._by_word.items()}
+        self._speakers.update((_word(r.trace), r.member) for r in self._uncertain)
         traces = [a.trace for a in accepted]
         self._index = Index(traces, self._speaker)
         self._index_if = (
@@ -140,8 +150,7 @@ class CheckedEvidence:
         )
 
     def _speaker(self, trace: Trace) -> str:
-        known = self._by_message.get(trace.message_digest)
-        return known.member if known else ""
+        return self._speakers[_word(trace)]
 
     def judge(self, candidate: Candidate) -> Judgement:
         """The verdict on one file.
@@ -155,7 +164,7 @@ class CheckedEvidence:
             verdict = Verdict.UNDECIDED
         elif answer.silent:
             verdict = self._nothing_left(candidate)
-        decisive = self._by_message.get(answer.decisive.message_digest) if answer.decisive else None
+        decisive = self._by_word.get(_word(answer.decisive)) if answer.decisive else None
         return Judgement(
             verdict=verdict,
             product=answer.product,

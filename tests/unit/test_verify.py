@@ -1,11 +1,12 @@
 """The verdict: what the traces we believe say of a file in hand."""
 
 import itertools
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from authority import DAY, HASH, NOW, OTHER, PRODUCT, Authority, declared, file, made
+from authority import DAY, HASH, NOW, OTHER, PRODUCT, Authority, declared, file, made, signed_raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -175,6 +176,26 @@ class TestWithdrawal:
         for signer, expected in ((PRODUCER, Verdict.GENUINE), (SITE, Verdict.REVOKED)):
             revoke = made(signer, Event.REVOKE, product=None, revokes=create.id)
             assert judged(file(), create, revoke, trust=trust).verdict is expected
+
+    def test_of_one_text_signed_by_two_members_each_withdraws_its_own(self) -> None:
+        member = '[[member]]\nname = "{0}"\nca = "ca"\nsubject = "DN:CN={0},O=Test Federation"\noutside = true\n'
+        text = member.format("recorder") + member.format("producer")
+        trust = Trust.from_federation(text, lambda _location: ROOT.pem)
+        said = json.dumps({"hash": HASH, "name": PRODUCT.name, "size": 735683295, "event": "CREATE"})
+        both = parse_traces(json.dumps([signed_raw(said, signer) for signer in (SITE, PRODUCER)]).encode())
+        one, two = (made(s, Event.REVOKE, product=None, revokes=both[0].id) for s in (SITE, PRODUCER))
+        assert judged(file(), *both, one, trust=trust).verdict is Verdict.GENUINE
+        assert judged(file(), *both, one, two, trust=trust).verdict is Verdict.REVOKED
+
+    def test_a_withdrawal_nobody_can_check_leaves_it_undecided(self) -> None:
+        old = Authority.root("Old Root")
+        member = '[[member]]\nname = "A"\nca = ["new", "old"]\nsubject = "*"\noutside = true\ncrl = ["n", "o"]\n'
+        files = {"new": ROOT.pem, "old": old.pem, "n": ROOT.crl(), "o": old.crl(at=NOW - 40 * DAY)}
+        create = made(SITE, product=None)
+        revoke = made(old.issue().signer, Event.REVOKE, product=None, revokes=create.id)
+        judgement = judged(file(), create, revoke, trust=Trust.from_federation(member, files.__getitem__))
+        assert judgement.verdict is Verdict.UNDECIDED
+        assert kinds(judgement) == {faults.CrlUnusable}
 
 
 class TestOrigin:

@@ -362,16 +362,16 @@ def unreadable(f: Federation) -> dict[str, tuple[Any, str]]:
         "file-empty": "",
         "file-no-json": "-----BEGIN CERTIFICATE-----",
         "file-number": "1",
-        "file-null-in-array": "[null]",
         "file-with-byte-order-mark": "\ufeff[]",
-        "file-without-product": json.dumps([{"event": "CREATE"}]),
         "file-cut": json.dumps([to_json(made(site))])[:-40],
         "file-duplicate-key": '[{"event":"CREATE","event":"COPY","product":{"name":"x","size":0,"hash":"'
         + HASH
         + '"}}]',
         "file-two-values": "[] []",
     }
-    return {**signed, **{key: (value, "Malformed") for key, value in whole.items()}}
+    items = {"file-null-in-array": "[null]", "file-without-product": json.dumps([{"event": "CREATE"}])}
+    unreadable = {key: (value, "MessageUnreadable") for key, value in items.items()}
+    return {**signed, **unreadable, **{key: (value, "Malformed") for key, value in whole.items()}}
 
 
 def write(folder: str, files: dict[str, str]) -> None:
