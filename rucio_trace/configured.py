@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["load_trust", "open_store", "read_file", "read_secret"]
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes of a file that somebody named in the settings or on the command line.
+def read_file(path: Path, *, most: int = -1) -> bytes:
+    """The bytes, all or at most so many, of a file that somebody named in the settings or on the command line.
 
     Raises:
         ConfigurationError: it cannot be read.
     """
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(most)
     except OSError as error:
         raise ConfigurationError(str(path), expected="a readable file", found=error.strerror or str(error)) from error
 

@@ -133,8 +133,10 @@ def _render(error: Exception) -> int:
 
     if isinstance(error, TraceabilityError):
         message = str(error)
-    elif isinstance(error, OSError) and error.filename is not None:
-        message = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    elif isinstance(error, OSError):
+        message = error.strerror or str(error)
+        if error.filename is not None:
+            message = f"{os.fsdecode(error.filename)}: {message}"
     else:
         message = f"internal error, please report it ({type(error).__name__}: {error}); --traceback shows where"
     for line in message.splitlines() or [type(error).__name__]:
@@ -175,7 +177,9 @@ def settings_of(ctx: click.Context) -> Settings:
 
 def main() -> None:
     """Entry point of the `rucio-trace` program."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us; a file of ours must not take its place
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
         # A terminal that cannot show a character gets its escape, never a stack trace.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        getattr(sys, name).reconfigure(errors="backslashreplace")
     cli.main(prog_name="rucio-trace")

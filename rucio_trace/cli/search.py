@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rucio_trace.cli import settings_of
-from rucio_trace.cli.terminal import json_line, printable, say, show_table
+from rucio_trace.cli.terminal import json_line, say, show_table, utc_moment
 from rucio_trace.cli.traces import STYLES, as_object, short_time
 from rucio_trace.configured import open_store
 from rucio_trace.status import Status
 from rucio_trace.trace import Event
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
 __all__ = ["search"]
 
 
 def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
-    """A date or a time; UTC unless it says otherwise."""
-    if value is None:
-        return None
     try:
-        moment = datetime.fromisoformat(value)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise click.BadParameter(
-            f"{printable(value)}: expected 2026-05-31 or 2026-05-31T12:00:00Z", ctx, param
-        ) from None
+        return None if value is None else utc_moment(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 @click.command()

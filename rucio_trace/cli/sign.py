@@ -11,7 +11,7 @@ import click
 
 from rucio_trace.cli import settings_of
 from rucio_trace.cli.files import for_each_file, progress_over
-from rucio_trace.cli.terminal import json_line, printable, say
+from rucio_trace.cli.terminal import json_line, printable, say, utc_moment
 from rucio_trace.configured import read_file, read_secret
 from rucio_trace.digest import digest_file
 from rucio_trace.envelope import Signer, Trace, to_json
@@ -148,10 +148,9 @@ def _product(rucio: str, vo: str, did: str | None, generation: str | None) -> Pr
     if not rucio:
         raise click.UsageError("a product in Rucio takes the instance's name: set instance.name in the settings")
     try:
-        moment = datetime.fromisoformat(generation)
+        moment = utc_moment(generation)
     except ValueError as error:
         raise click.UsageError(f"--generation: {error}") from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     return ProductKey(rucio, vo or DEFAULT_VO, scope, name, format_time(moment))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["MAX_NAME_CHARACTERS", "json_line", "printable", "say", "show_table"]
+__all__ = ["MAX_NAME_CHARACTERS", "json_line", "printable", "say", "show_table", "utc_moment"]
 
 MAX_NAME_CHARACTERS = 300
 """Longer names are shortened in their middle: a line stays readable, both ends tell names apart."""
@@ -34,6 +35,19 @@ def _escaped(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8, as os.fsdecode keeps it
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def utc_moment(text: str) -> datetime:
+    """The date or time that somebody typed; UTC unless it says otherwise.
+
+    Raises:
+        ValueError: it is none; the message can be shown.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{printable(text)}: expected 2026-05-31 or 2026-05-31T12:00:00Z") from None
 
 
 def say(message: str) -> None:

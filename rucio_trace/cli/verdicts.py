@@ -32,9 +32,13 @@ _SHOWN_FAULTS = 20  # a store may hold thousands of refused traces of a name; --
 class NoTraces(FileFault):
     """There is nothing to judge by: neither traces nor a store were given."""
 
+    wording = "nothing to judge by: {expected}"
+
 
 class Unreadable(FileFault):
-    """The file itself could not be read."""
+    """The file itself, or what it was to be judged by, could not be read."""
+
+    wording = "{what}: expected {expected}, found {found}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ def show_text(outcome: Outcome) -> None:
 def _reasons(outcome: Outcome) -> list[str]:
     lines = []
     judgement = outcome.judgement
+    if outcome.verdict is Verdict.UNKNOWN and not outcome.faults:
+        lines.append("no trace speaks of it")
     if judgement is not None:
         if judgement.product is not None:
             key = judgement.product

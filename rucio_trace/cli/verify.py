@@ -19,9 +19,11 @@ from rucio_trace.config import Trust as TrustSettings
 from rucio_trace.configured import load_trust, open_store, read_file
 from rucio_trace.digest import FileChanged, digest_file
 from rucio_trace.envelope import parse_traces
-from rucio_trace.errors import ConfigurationError, TraceabilityError
-from rucio_trace.faults import DifferentContent
+from rucio_trace.errors import ConfigurationError, Malformed, TraceabilityError
+from rucio_trace.faults import DifferentContent, Fault
 from rucio_trace.identity import Trust
+from rucio_trace.statement import STRONG
+from rucio_trace.strictjson import MAX_BYTES
 from rucio_trace.verify import (
     EXIT_CODES,
     Candidate,
@@ -37,6 +39,7 @@ from rucio_trace.verify import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from rucio_trace.envelope import Trace
     from rucio_trace.store import Store
 
 __all__ = ["verify"]
@@ -67,12 +70,18 @@ class _Judge:
             wanted = algorithms_for(known)
             candidate = self._measured(path, candidate, wanted or _STORE_ALGORITHMS)
             return self._settled(path, candidate, self.checked)
+        judgement, candidate = self._looked_up(path, self._measured(path, candidate, _STORE_ALGORITHMS))
+        if judgement.verdict is Verdict.UNKNOWN:  # its product may be known by another digest, under another name
+            judgement, _ = self._looked_up(path, self._measured(path, candidate, STRONG))
+        return judgement
+
+    def _looked_up(self, path: Path, candidate: Candidate) -> tuple[Judgement, Candidate]:
+        """The verdict by what the store knows of the digests that *candidate* has, and what else was measured."""
         assert self.store is not None
-        candidate = self._measured(path, candidate, _STORE_ALGORITHMS)
-        evidence = self.store.candidates(candidate.hashes, name, self.did)
+        evidence = self.store.candidates(candidate.hashes, candidate.base_name, self.did)
         candidate = self._measured(path, candidate, algorithms_for(e.trace for e in evidence))
         checked = check_evidence(evidence, self.trust, self.now, allow_stale_crl=self.allow_stale_crl)
-        return self._settled(path, candidate, checked)
+        return self._settled(path, candidate, checked), candidate
 
     def _settled(self, path: Path, candidate: Candidate, checked: CheckedEvidence) -> Judgement:
         judgement = checked.judge(candidate)
@@ -144,24 +153,36 @@ def verify(ctx: click.Context, /, files: tuple[Path, ...], as_json: bool, **opti
 
 def _judge(
     ctx: click.Context, options: dict[str, Any], now: datetime, progress: Callable[[int], object], stack: ExitStack
-) -> _Judge | None:
-    """Whom to ask; None if there are neither traces nor a store."""
+) -> _Judge | Fault:
+    """Whom to ask, or why there is nobody."""
     settings = settings_of(ctx)
     traces: tuple[Path, ...] = options["traces"]
     if not traces and not settings.store.url:
-        return None
+        return NoTraces("traces", "give --trace FILE, or set url under [store] in the settings", "none")
     trust = load_trust(_trust_settings(settings.trust, options))
     if trust is None:
         say("nobody is trusted: give --anchors or --federation, or set them under [trust] in the settings")
         trust = Trust(())
     stale = options["allow_stale_crl"] or settings.trust.allow_stale_crl
     checked = store = None
-    if traces:
-        evidence = [Evidence(trace) for file in traces for trace in parse_traces(read_file(file))]
-        checked = check_evidence(evidence, trust, now, allow_stale_crl=stale)
-    else:
-        store = stack.enter_context(open_store(settings, migrate=False))
+    try:
+        if traces:
+            evidence = [Evidence(trace) for file in traces for trace in _traces_in(file)]
+            checked = check_evidence(evidence, trust, now, allow_stale_crl=stale)
+        else:
+            store = stack.enter_context(open_store(settings, migrate=False))
+    except ConfigurationError:
+        raise
+    except TraceabilityError as error:
+        return _unreadable(error)
     return _Judge(trust, now, options["did"], stale, progress, ArchiveLimits(**asdict(settings.limits)), checked, store)
+
+
+def _traces_in(file: Path) -> list[Trace]:
+    try:
+        return parse_traces(read_file(file, most=MAX_BYTES + 1))
+    except Malformed as error:
+        raise Malformed(f"{file}, {error.subject}", expected=error.expected, found=error.found) from None
 
 
 def _trust_settings(configured: TrustSettings, options: dict[str, Any]) -> TrustSettings:
@@ -177,12 +198,12 @@ def _trust_settings(configured: TrustSettings, options: dict[str, Any]) -> Trust
     return replace(configured, crls=(*configured.crls, *options["crls"]))
 
 
-def _outcome(path: Path, judge: _Judge | None, now: datetime) -> Outcome:
+def _outcome(path: Path, judge: _Judge | Fault, now: datetime) -> Outcome:
     try:
-        if judge is None:
+        if isinstance(judge, Fault):
             path.stat()
-            hint = "give --trace FILE, or name a store: [store] url in rucio-trace.toml"
-            return Outcome(path, Verdict.UNKNOWN, (NoTraces("traces", hint, "none"),), now)
+            verdict = Verdict.UNKNOWN if isinstance(judge, NoTraces) else Verdict.UNDECIDED
+            return Outcome(path, verdict, (judge,), now)
         judgement = judge.judge(path)
     except ConfigurationError:
         raise
@@ -190,8 +211,9 @@ def _outcome(path: Path, judge: _Judge | None, now: datetime) -> Outcome:
         fault = Unreadable(str(path), "a readable file", error.strerror or str(error))
         return Outcome(path, Verdict.UNDECIDED, (fault,), now)
     except TraceabilityError as error:
-        fault = Unreadable(
-            error.subject, error.expected, f"{error.found} ({error.hint})" if error.hint else error.found
-        )
-        return Outcome(path, Verdict.UNDECIDED, (fault,), now)
+        return Outcome(path, Verdict.UNDECIDED, (_unreadable(error),), now)
     return Outcome(path, judgement.verdict, judgement.faults, now, judgement)
+
+
+def _unreadable(error: TraceabilityError) -> Unreadable:
+    return Unreadable(error.subject, error.expected, f"{error.found} ({error.hint})" if error.hint else error.found)

@@ -164,6 +164,8 @@ def _open_sqlite(url: URL) -> Engine:
 
 def _connect_sqlite(path: Path, mode: str) -> sqlite3.Connection:
     """Mode "rw" never creates: a store that is gone must be an error, not a new and empty store."""
+    if mode == "rw" and not path.exists():
+        raise sqlite3.OperationalError(f"no file {path}; `rucio-trace store migrate` makes a new store")
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode={mode}",
         uri=True,

@@ -41,8 +41,12 @@ INDEXED_CHARACTERS: Final = 255
 
 
 def indexable(text: str) -> str:
-    """*text* as index columns hold it: cut, and without the NUL that PostgreSQL refuses in text."""
-    return text.replace("\0", "\ufffd")[:INDEXED_CHARACTERS]
+    """*text* as index columns hold it: cut, without the NUL that PostgreSQL refuses and the bytes of no encoding.
+
+    No statement holds a lone surrogate, which is how a name on disk that is no UTF-8 is known: it finds nothing.
+    """
+    cut = text.replace("\0", "\ufffd")[:INDEXED_CHARACTERS]
+    return cut.encode("utf-8", "replace").decode()
 
 
 class UtcTime(TypeDecorator[datetime]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,27 @@ def test_a_file_is_judged_by_the_store(site: Site, abc: Path, tmp_path: Path) ->
     assert found["verdict"] == "TAMPERED"
 
 
+def test_a_renamed_file_is_known_by_whatever_digest_was_signed(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    file = tmp_path / "renamed.bin"
+    file.write_bytes(b"only ever digested by SHA512")
+    hashes = digest_file(file, ["SHA512"]).hashes
+    key = ProductKey("example", "def", "s2", "first-name.bin", format_time(NOW - 9 * DAY))
+    site.register(site.made(key, Event.CREATE, 1, {"BLAKE3": hashes["SHA512"]}, hash_algorithm="SHA512", size=28))
+    (found,) = lines(run("verify", "--json", file, config=site.config, code=0))
+    assert found["product"]["did"] == key.did
+
+
+def test_a_name_that_is_no_utf8_finds_nothing_and_stops_nothing(site: Site, abc: Path, tmp_path: Path) -> None:
+    nameless = tmp_path / os.fsdecode(b"a\xff\xfe")
+    nameless.write_bytes(b"unknown to everybody")
+    found = lines(run("verify", "--json", nameless, abc, config=site.config, code=3))
+    assert [line["verdict"] for line in found] == ["UNKNOWN", "GENUINE"]
+    run("search", nameless.name, config=site.config, code=0)
+    run("search", "--rse", nameless.name, config=site.config, code=0)
+    run("history", f"s2:{nameless.name}", config=site.config, code=3)
+
+
 def test_the_traces_of_the_store_convince_without_it(site: Site, abc: Path, tmp_path: Path) -> None:
     traces = run("history", f"s2:{NAME}", "--traces", config=site.config, code=0).stdout_bytes
     assert len(parse_traces(traces)) == 6
@@ -192,9 +214,11 @@ def test_hostile_names_in_the_store_are_shown_harmlessly(site: Site) -> None:
 def test_a_store_that_cannot_be_asked_is_an_error_and_no_verdict(abc: Path, tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/none/traces.db"')
-    for arguments in (("verify", abc), ("history", "s2:x"), ("search",)):
-        result = run(*arguments, config=config, code=3)
-        assert "store" in result.stderr
+    for arguments in (("history", "s2:x"), ("search",)):
+        assert "store migrate" in run(*arguments, config=config, code=3).stderr
+    (found,) = lines(run("verify", abc, "--json", config=config, code=3))
+    assert found["verdict"] == "UNDECIDED"
+    assert "store migrate" in found["faults"][0]["found"]
     config.write_text('[store]\nurl = "nonsense"')
     run("search", config=config, code=2)
     config.write_text("")

@@ -281,7 +281,7 @@ def test_without_traces_and_store_nothing_is_known_and_help_is_offered(product: 
     result = run("verify", product, code=3)
     assert "UNKNOWN" in result.stdout
     assert "--trace" in result.stdout
-    assert "rucio-trace.toml" in result.stdout
+    assert "[store]" in result.stdout
     (found,) = lines(run("verify", "--json", product, code=3))
     assert found["verdict"] == "UNKNOWN"
 
@@ -305,13 +305,23 @@ def test_anchors_may_be_a_folder_and_a_federation_gives_rights(party: Party, pro
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[1]", b"null", b"\xff", b"[" * 100_000, b'[{"event":1}]', b'{"a":1,"a":2}']
 )
-def test_traces_that_are_none_are_an_error_and_no_verdict(
+def test_traces_that_are_none_give_every_file_its_line_and_no_verdict(
     party: Party, product: Path, trace: Path, content: bytes
 ) -> None:
     trace.write_bytes(content)
-    result = run("verify", product, "--trace", trace, "--anchors", party.ca, code=3)
-    assert "GENUINE" not in result.output
-    assert result.stderr.startswith("rucio-trace: ")
+    found = lines(run("verify", product, product, "--json", "--trace", trace, "--anchors", party.ca, code=3))
+    assert [line["file"] for line in found] == [str(product)] * 2
+    for line in found:
+        assert line["verdict"] in ("UNDECIDED", "UNKNOWN")
+        assert line["faults"]
+
+
+def test_a_trace_that_is_none_hides_no_other(party: Party, product: Path, trace: Path) -> None:
+    (good,) = json.loads(trace.read_text())
+    for broken in (None, 1, {}, {"product": 7}, good | {"product": None}):
+        trace.write_text(json.dumps([broken, good]))
+        (found,) = lines(run("verify", product, "--json", "--trace", trace, "--anchors", party.ca, code=0))
+        assert [fault["kind"] for fault in found["faults"]] == ["MessageUnreadable"]
 
 
 def test_anchors_that_are_none_are_wrong_use(product: Path, trace: Path) -> None:
@@ -330,3 +340,12 @@ def test_the_exit_codes_of_real_processes(party: Party, product: Path, trace: Pa
     assert code(trace) == 3
     flip(product)
     assert code(product) == 1
+
+
+def test_closed_streams_change_no_exit_code(party: Party, product: Path, trace: Path) -> None:
+    command = f'"{PROGRAM}" verify "{product}" --trace "{trace}" --anchors "{party.ca}"'
+    environment = {**os.environ, "RUCIO_TRACE_CONFIG": "/dev/null"}
+    for closed, expected in ((">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0)):
+        assert subprocess.run(["sh", "-c", f"{command} {closed}"], env=environment).returncode == expected
+    flip(product)
+    assert subprocess.run(["sh", "-c", f"{command} >&- 2>&-"], env=environment).returncode == 1
