@@ -74,7 +74,8 @@ def attach(home: RucioHome) -> Engine:
     from rucio.db.sqla import session
 
     _reload_what_imports_decided(home)
-    return session.get_engine()
+    engine: Engine = session.get_engine()
+    return engine
 
 
 def detach() -> None:

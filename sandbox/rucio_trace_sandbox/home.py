@@ -82,7 +82,9 @@ class RucioHome:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RUCIO_")}
         return {**kept, "PATH": path, "RUCIO_HOME": str(self.folder), **extra}
 
-    def run(self, *argv: str | os.PathLike[str], timeout: float = 120, **extra: str) -> subprocess.CompletedProcess:
+    def run(
+        self, *argv: str | os.PathLike[str], timeout: float = 120, **extra: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command here, its output captured; *extra* joins its environment. The caller judges its status."""
         return subprocess.run(
             argv, env=self.environment(**extra), capture_output=True, text=True, timeout=timeout, check=False
@@ -96,9 +98,9 @@ class RucioHome:
         done = self.run(sys.executable, "-c", code, *argv, timeout=timeout, **extra)
         if done.returncode:
             raise AssertionError(f"python -c ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-        return done.stdout
+        return str(done.stdout)
 
-    def rucio(self, *argv: str | os.PathLike[str], timeout: float = 120) -> subprocess.CompletedProcess:
+    def rucio(self, *argv: str | os.PathLike[str], timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run Rucio's own command line (1–3 s of imports a call: tests had better use its Python client)."""
         return self.run(str(Path(sys.executable).with_name("rucio")), *argv, timeout=timeout)
 

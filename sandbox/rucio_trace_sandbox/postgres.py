@@ -50,7 +50,7 @@ class PostgresCluster:
         folder.mkdir(parents=True)
         give(folder, user)
         _initdb(folder / "data", user)
-        argv = [_binary("postgres"), "-D", folder / "data", "-k", folder]
+        argv = [_binary("postgres"), "-D", str(folder / "data"), "-k", str(folder)]
         for key, value in _SETTINGS.items():
             argv += ["-c", f"{key}={value}"]
         log = folder / "log"
@@ -90,7 +90,7 @@ class PostgresCluster:
 
 
 def _initdb(data: Path, user: str | None) -> None:
-    argv = [_binary("initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
+    argv = [_binary("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
     made = subprocess.run([*wrapper(user), *argv], check=False, capture_output=True, text=True, cwd=data.parent)
     if made.returncode:
         raise SandboxError(f"initdb: {made.stderr.strip() or made.stdout.strip()}")

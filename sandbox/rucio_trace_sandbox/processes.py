@@ -56,7 +56,7 @@ class Server:
         with log.open("ab") as output:
             self._log_start = output.tell()
             self.process = subprocess.Popen(
-                [*wrapper(user, stop_signal), *map(os.fspath, argv)],
+                [*wrapper(user, stop_signal), *(os.fspath(word) for word in argv)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

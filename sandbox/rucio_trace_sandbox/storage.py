@@ -193,7 +193,7 @@ class Storage:
         asked |= {"subscription_id": None, **options}
         dids = [{"scope": InternalScope(scope, vo=self.vo), "name": name}]
         with self.session() as session:
-            return add_rule(dids, self.root, rse_expression=expression, session=session, **asked)[0]
+            return str(add_rule(dids, self.root, rse_expression=expression, session=session, **asked)[0])
 
     def replica_states(self, did: str) -> dict[str, str]:
         """What Rucio says of each replica of *did*: RSE → state's letter."""

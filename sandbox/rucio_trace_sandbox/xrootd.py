@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .errors import SandboxError, ServerError
@@ -82,11 +83,11 @@ def _start(folder: Path, name: str, user: str | None, wanted: int | None) -> tup
     config = folder / "xrootd.cf"
     for attempt in range(1, _ATTEMPTS + 1):
         # Between our asking for a port and its binding, somebody else may take it: then another one.
-        port = free_port(wanted)
+        port = free_port(wanted if attempt == 1 else None)
         config.write_text(_CONFIG.format(folder=folder, port=port, xrdcp=xrdcp))
         server = Server(name, [xrootd, "-I", "v4", "-c", config, "-n", name], log=folder / "log", user=user, cwd=folder)
         try:
-            server.wait_until_ready(lambda server=server, port=port: server.has_said(f":{port} {_READY}".encode()))
+            server.wait_until_ready(partial(server.has_said, f":{port} {_READY}".encode()))
         except ServerError:
             if attempt == _ATTEMPTS:
                 raise

@@ -59,7 +59,7 @@ def _everyday_life(federation: Federation) -> Iterator[None]:
     rounds = threading.Thread(target=_rounds, args=(federation, ended), name="rucio-daemons")
     with contextlib.ExitStack() as stack:
         for site in SITES:
-            argv = ["--sleep-time", "2", "--config", place.recorder_settings(site)]
+            argv = ["--sleep-time", "2", "--config", str(place.recorder_settings(site))]
             program = Path(sys.executable).with_name("rucio-trace-recorder")
             log = place.logs / f"recorder-{site.lower()}.log"
             stack.enter_context(Server(f"recorder of SITE-{site}", [program, *argv], log=log, env=environment))

@@ -87,7 +87,8 @@ class Story:
         self.large, self.small = (Product(file, did_name(file.name)) for file in (path, other))
         for product, rse in ((self.large, "XRD-A"), (self.small, "POSIX-A")):
             named = [] if product.name == product.path.name else ["--lfn", product.name]
-            self._rucio(*("upload", "--rse", rse, "--scope", SCOPE, *named, product.path), follow=product, rse=rse)
+            argv = ["upload", "--rse", rse, "--scope", SCOPE, *named]
+            self._rucio(*argv, product.path, watch=self._file(rse, product), size=product.size)
             states = self.federation.rucio.replica_states(product.did)
             self.narrator.hold(f"Rucio has {_short(product.name)} on {rse}", states == {rse: "A"}, states)
 
@@ -197,16 +198,7 @@ class Story:
 
     # What the steps are made of.
 
-    def _rucio(
-        self,
-        *argv: str | Path,
-        follow: Product | None = None,
-        rse: str = "",
-        watch: Path | None = None,
-        size: int | None = None,
-    ) -> Done:
-        if follow is not None:
-            watch, size = self._file(rse, follow), follow.size
+    def _rucio(self, *argv: str | Path, watch: Path | None = None, size: int | None = None) -> Done:
         return self._run("rucio", *argv, watch=watch, size=size)
 
     def _trace(self, *argv: str | Path, status: int = 0) -> Done:
