@@ -1,4 +1,8 @@
-"""Verification on one core: from JSON to an accepted trace, beside the bare signature check that nobody can avoid."""
+"""Verification on one core: from JSON to an accepted trace, beside the bare signature check that nobody can avoid.
+
+Of 190 microseconds the signature takes 80, JSON 75 (a third of it for the hook that sees duplicate keys), the depth
+20, and reading and comparing the keys the rest. Members of an archive are checked all at once (`fields._plain`).
+"""
 
 from __future__ import annotations
 

@@ -96,7 +96,8 @@ def check_trace(
 
 
 def _refused(trace: Trace, found: list[Fault], member: str = "") -> Refused:
-    return Refused(trace, tuple(replace(fault, trace=trace.id) for fault in found), member)
+    id_ = trace.id if trace.message else trace.claimed_id
+    return Refused(trace, tuple(replace(fault, trace=id_) for fault in found), member)
 
 
 def _certificates(trace: Trace) -> tuple[Certificate | None, tuple[Certificate, ...]]:
@@ -173,11 +174,12 @@ def _path_faults(
     member: Member, path: Path, signer: Certificate, chain: tuple[Certificate, ...], at: datetime
 ) -> list[Fault]:
     found: list[Fault] = []
-    expected = f"valid at {at.isoformat()}"
     if at > path.not_after:
-        found.append(faults.Expired("certificate", expected, f"valid until {path.not_after.isoformat()}"))
+        until = f"valid until {path.not_after.isoformat()}"
+        found.append(faults.Expired("certificate", f"valid at {at.isoformat()}", until))
     elif at < path.not_before:
-        found.append(faults.NotYetValid("certificate", expected, f"valid from {path.not_before.isoformat()}"))
+        since = f"valid from {path.not_before.isoformat()}"
+        found.append(faults.NotYetValid("certificate", f"valid at {at.isoformat()}", since))
     if broken := member.anchors.breaks(signer, chain):
         found.append(faults.ChainBroken("chain", "each certificate issued by the next", broken.subject))
     return found

@@ -129,7 +129,7 @@ class Untrusted(Fault):
 class Unsigned(Untrusted):
     """No signature at all."""
 
-    wording = "it should have {expected}, found {found}"
+    wording = "it is not signed"
 
 
 class UnknownIssuer(Untrusted):
