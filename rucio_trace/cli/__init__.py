@@ -73,7 +73,12 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         with rendered_errors(show_traceback=ctx.params.get("traceback", False)):
-            result = super().invoke(ctx)
+            try:
+                result = super().invoke(ctx)
+            except ModuleNotFoundError as error:  # commands import what they need when they need it
+                if ctx.params.get("traceback", False) or (error.name or "").startswith(__name__.partition(".")[0]):
+                    raise
+                raise MissingPart(ctx.invoked_subcommand or "", error.name or str(error)) from error
             sys.stdout.flush()
             return result
 

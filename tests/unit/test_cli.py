@@ -55,6 +55,15 @@ def test_the_version_is_told_without_importing_what_commands_need() -> None:
     assert not {"cryptography", "sqlalchemy", "rich", "blake3", "rucio"} & {name.partition(".")[0] for name in loaded}
 
 
+@pytest.mark.parametrize("arguments", [("hooks", "status"), ("outbox", "status")])
+def test_a_command_that_needs_rucio_says_so_where_there_is_none(arguments: tuple[str, ...]) -> None:
+    code = "import sys; sys.modules['rucio'] = None; from rucio_trace.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert result.returncode == 3
+    assert "rucio-trace[rucio]" in result.stderr
+    assert "internal error" not in result.stderr
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_a_command_is_introduced_as_it_introduces_itself(name: str) -> None:
     command = getattr(importlib.import_module(f"rucio_trace.cli.{name}"), name)
