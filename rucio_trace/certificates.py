@@ -103,7 +103,8 @@ def load(der: bytes) -> Certificate:
     """
     try:
         certificate = x509.load_der_x509_certificate(der)
-        if certificate.public_bytes(Encoding.DER) != der:
+        # A signature is whole bytes; the count of its unused bits is under no signature and must not be another.
+        if certificate.public_bytes(Encoding.DER) != der or der[-len(certificate.signature) - 1] != 0:
             raise ValueError("not in DER")
         return _read(der, certificate)
     except UNREADABLE as error:

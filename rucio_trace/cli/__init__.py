@@ -14,6 +14,7 @@ import importlib
 import inspect
 import os
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,6 +183,8 @@ def settings_of(ctx: click.Context) -> Settings:
 
 def main() -> None:
     """Entry point of the `rucio-trace` program."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries remark on strangers' odd certificates; we judge them
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us; a file of ours must not take its place
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
