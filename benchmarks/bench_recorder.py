@@ -150,7 +150,8 @@ def _peak_mb(kit: Kit) -> float:
         # The process's own high-water mark; what getrusage tells of a child begins with its parent's memory.
         with contextlib.suppress(OSError, ValueError):
             status = Path(f"/proc/{process.pid}/status").read_text()
-            peak_kb = max(peak_kb, *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")))
+            marks = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
+            peak_kb = max([peak_kb, *marks])
         time.sleep(0.02)
     assert process.returncode == 0
     assert not kit.outbox

@@ -6,9 +6,10 @@ BEARER_TOKEN, XrdSecPROTOCOL). Several reads are always under way, so that hashi
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ SCHEMES = frozenset({"root", "roots", "xroot", "xroots"})
 
 # Measured: smaller pieces cost more round trips, larger ones fall out of the processor's cache before they are hashed.
 PIECE = 2 * 1024 * 1024
-AHEAD = 4
+AHEAD = 3
 # A server that says nothing for this long counts as down; the row comes back later.
 REQUEST_SECONDS = 60
 # XRootD's own defaults let one dead server hold a worker for half an hour.
@@ -44,6 +45,20 @@ _REFUSED = {3010, 3030}
 _AUTH_FAILED = 204
 
 
+# Of glibc's malloc.h. Left alone, it gives each piece's memory back to the system and takes it again: 50,000 page
+# faults and a tenth of the processor's time for a GiB.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 32 * 1024 * 1024
+
+
+def _keep_memory() -> None:
+    """Have malloc keep what pieces need; without effect where there is no glibc."""
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _KEPT_BYTES)
+
+
 @cache
 def _client() -> Any:
     """XRootD's client; imported late because it starts threads, which do not survive a fork."""
@@ -52,6 +67,7 @@ def _client() -> Any:
     for name, value in _IMPATIENCE.items():
         if f"XRD_{name.upper()}" not in os.environ:
             client.EnvPutInt(name, value)
+    _keep_memory()
     return client
 
 

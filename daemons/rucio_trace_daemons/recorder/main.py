@@ -138,10 +138,11 @@ def _work(recorder: Recorder, *, once: bool) -> None:
                 heartbeat_handler.live()
                 recorder.follow()
         except recorder_errors as error:
+            if recorder.stop.is_set():
+                return True  # giving up is what it was asked for
             if once:
                 raise
-            if not recorder.stop.is_set():
-                LOG.error("waiting %s: %s", type(error).__name__, str(error).splitlines()[0])
+            LOG.error("waiting %s: %s", type(error).__name__, str(error).splitlines()[0])
         except Exception as error:
             # Rucio's loop would log a bug and go on; a supervisor should rather begin afresh.
             bugs.append(error)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from rucio.common.exception import DatabaseException
 from sqlalchemy.exc import DBAPIError
 
-from rucio_trace.errors import StorageError
+from rucio_trace.errors import TraceabilityError
 from rucio_trace_daemons.recorder.product import Product, backoff, settle_product
 from rucio_trace_daemons.storage_errors import LeaseLost, Stopping
 
@@ -64,8 +64,8 @@ class Worker:
         """Handle one batch; returns how many rows it claimed: 0 when nothing is due.
 
         Raises:
-            StorageError, DBAPIError, DatabaseException: the store or Rucio's database is away, or we are stopping;
-                rows are given back, at the latest when their lease ends.
+            TraceabilityError, DBAPIError, DatabaseException: the store or Rucio's database is away, files of trust
+                cannot be read, or we are stopping; rows are given back, at the latest when their lease ends.
             CertificateUnfit: nothing can be signed; nothing was claimed.
         """
         context = self._context
@@ -80,7 +80,7 @@ class Worker:
             self._run(claim, outcomes)
         except LeaseLost:
             LOG.warning("lease-lost rows=%d; raise recorder.lease_seconds if this happens often", len(self._held))
-        except (StorageError, DBAPIError, DatabaseException):
+        except (TraceabilityError, DBAPIError, DatabaseException):
             self._give_back()
             raise
         finally:

@@ -45,6 +45,7 @@ class Testimony:
     def __init__(self, product: Product, context: Context, rses: Mapping[str, Rse], guards: Guards) -> None:
         self._product, self._context, self._rses, self._guards = product, context, rses, guards
         self._looks: dict[str, tuple[Reading, bool] | TraceabilityError] = {}
+        self._lost: set[str] = set()
 
     def repeat(self, row: Row) -> Fate:
         """The trace that was signed before and is kept in the row."""
@@ -123,12 +124,14 @@ class Testimony:
         """The storage says there is no such file: LOST, once that is sure."""
         context, now = self._context, self._context.clock()
         since = min((r.missing_since for r in replica.rows if r.missing_since is not None), default=None)
-        try:
-            check_lost(context.storage, context.engine, self._stored(row, rse), since, now, context.options)
-        except NotYetLost as error:
-            since = since or now
-            return Waiting(max(since + context.options.lost_after, now + context.options.retry), str(error), since)
-        self._guards.count_lost(rse)
+        if rse.id not in self._lost:
+            try:
+                check_lost(context.storage, context.engine, self._stored(row, rse), since, now, context.options)
+            except NotYetLost as error:
+                since = since or now
+                return Waiting(max(since + context.options.lost_after, now + context.options.retry), str(error), since)
+            self._guards.count_lost(rse)
+            self._lost.add(rse.id)
         transfer = self._transfer(row) if question is Question.ARRIVAL else None
         cause = self._cause(row, transfer)
         return self._signed(row, Event.LOST, rse, method="read", observed=now, cause=cause)
