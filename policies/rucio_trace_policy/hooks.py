@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from rucio_trace.errors import StorageError, Undecided
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Busy",
     "HooksUnfit",
+    "NotAllowed",
     "OutboxNotEmpty",
     "check",
     "install",
@@ -46,6 +47,7 @@ LOCK_TIMEOUT_SECONDS = 2  # Rucio's writers queue behind a waiting lock: better 
 LOCK_ATTEMPTS = 20
 _PAUSE_SECONDS = (0.5, 2.0)
 _LOCKED_SQLSTATES = ("55P03", "40P01")  # lock_not_available, deadlock_detected
+_NOT_ALLOWED = "42501"  # insufficient_privilege
 _SERVER_NEEDED = 13_00_00  # the first PostgreSQL with gen_random_uuid() built in
 
 
@@ -78,6 +80,16 @@ class Busy(StorageError):
         )
 
 
+class NotAllowed(StorageError):
+    """Rucio's role may not do in the database what is needed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"Rucio's role in its database: {reason}",
+            hint="nothing was changed; let the database's owner run the SQL that --dry-run prints",
+        )
+
+
 def install(engine: Engine, rucio_schema: str | None = None, *, attempts: int = LOCK_ATTEMPTS) -> list[str]:
     """Put tables and triggers in place, prove them, and return the statements that were run.
 
@@ -88,6 +100,7 @@ def install(engine: Engine, rucio_schema: str | None = None, *, attempts: int = 
         HooksUnfit: hooks of a newer version are installed.
         HooksIneffective: the proof failed; nothing was installed.
         Busy: no lock on Rucio's tables could be had.
+        NotAllowed: Rucio's role may not create what is missing.
     """
 
     def attempt(connection: Connection) -> list[str]:
@@ -219,6 +232,10 @@ def _with_locks(engine: Engine, action: Callable[[Connection], T], attempts: int
                 raise
             if not remaining:
                 raise Busy(attempts, str(error.orig)) from error
+        except ProgrammingError as error:
+            if getattr(error.orig, "sqlstate", None) != _NOT_ALLOWED:
+                raise
+            raise NotAllowed(str(error.orig)) from error
         time.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311 spreads attempts, guards nothing
     raise ValueError("attempts must be at least 1")
 

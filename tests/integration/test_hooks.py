@@ -228,6 +228,23 @@ def test_a_role_without_rights_of_its_own_on_our_tables_is_recorded_all_the_same
         _run(rucio, "DROP OWNED BY guest", "DROP ROLE guest")
 
 
+def test_a_role_that_may_create_nothing_proves_what_the_databases_owner_installed(
+    rucio_postgresql: EmbeddedRucio,
+) -> None:
+    rucio = rucio_postgresql
+    _run(rucio, "CREATE ROLE app LOGIN", "GRANT ALL ON ALL TABLES IN SCHEMA public TO app")
+    engine = create_engine(rucio.url.replace("//postgres@", "//app@"))
+    try:
+        with pytest.raises(hooks.NotAllowed, match=r"permission denied.*--dry-run"):
+            hooks.install(engine)
+        _run(rucio, *hooks.plan_install(engine))
+        assert hooks.install(engine) == []
+        hooks.check(engine)
+    finally:
+        engine.dispose()
+        _run(rucio, "DROP OWNED BY app", "DROP ROLE app")
+
+
 def test_a_trace_key_in_rucios_own_metadata_is_reported(rucio: EmbeddedRucio) -> None:
     hooks.install(rucio.engine)
     rucio.upload(rucio.add_posix_rse("DISK"), "file", b"content")
