@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import subprocess
@@ -241,3 +242,24 @@ def test_a_name_that_is_no_utf8_is_refused_in_a_tar_and_read_in_a_zip() -> None:
         read(out.getvalue(), "a.tar")
     data = zipped({"m_ll": b"x"}, folders=False).replace(b"m_ll", b"m\x81ll")
     assert list(listed(read(data))) == ["müll"]  # code page 437, as zip without its UTF-8 flag
+
+
+def test_a_directory_too_large_to_be_taken_at_once_is_refused(tmp_path: Path) -> None:
+    """A member that only the directory can place, and 750,000 entries: `zipfile` would make half a gigabyte of them."""
+    count = 750_000
+    local = struct.pack("<4s5H3I2H", b"PK\3\4", 20, 8, 0, 0, 0, 0, 0, 0, 1, 0) + b"a"
+    entry = struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, 8, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+    size = len(entry) * count
+    end64 = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, len(local))
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, len(local) + size, 1)
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFF_FFFF, 0xFFFF_FFFF, 0)
+    file = tmp_path / "a.zip"
+    file.write_bytes(local + entry * count + end64 + locator + end)
+    with pytest.raises(BrokenArchive, match="a central directory of at most"):
+        digest_archive(file, ["BLAKE3"])
+
+
+def test_headers_that_come_byte_by_byte_are_read_as_others(tmp_path: Path) -> None:
+    file = tmp_path / "a.tar.gz"
+    file.write_bytes(b"".join(gzip.compress(bytes([byte]), mtime=0) for byte in tarred(SMALL)))
+    assert listed(digest_archive(file, ["BLAKE3"])) == SMALL_DIGESTS
