@@ -10,9 +10,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rucio_trace.archive import digest_archive
-
 from benchmarks.harness import Row, at_least, at_most, compared, interleaved
+from rucio_trace.archive import digest_archive
 from rucio_trace.digest import digest_file
 
 if TYPE_CHECKING:
