@@ -1,5 +1,8 @@
-"""The wrapped policy package's `schema`, if it has one."""
+"""The wrapped policy package's `schema`, else the one Rucio would fall back to.
 
-from .wrapping import become_wrapped
+Were it *not there*, Rucio would say so on stderr at every command of every user.
+"""
 
-become_wrapped(__name__)
+from .wrapping import become_wrapped, is_multi_vo
+
+become_wrapped(__name__, fallback=f"rucio.common.schema.generic{'_multi_vo' if is_multi_vo() else ''}")

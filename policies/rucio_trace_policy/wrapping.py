@@ -2,12 +2,13 @@
 
 Rucio imports a policy package's modules one by one, when it first needs each: `permission`, `schema` and one module
 per algorithm type. Ours of these names replace themselves with the wrapped package's, and are *not there* when it has
-none, so Rucio's own fallbacks and warnings stay as they were.
+none, so Rucio's own fallbacks stay as they were; `schema` alone falls back by itself, for Rucio would warn each time.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -66,17 +67,22 @@ def wrapped_algorithms() -> dict[str, dict[str, Callable[..., Any]]]:
     return package.get_algorithms() if package is not None and hasattr(package, "get_algorithms") else {}
 
 
-def become_wrapped(module_name: str) -> None:
-    """Put the wrapped package's module of the same name in the place of ours, as it is being imported.
+def become_wrapped(module_name: str, fallback: str | None = None) -> None:
+    """Put the wrapped package's module of the same name, or *fallback*, in the place of ours as it is being imported.
 
     Raises:
-        ModuleNotFoundError: nothing is wrapped, or it has no such module.
+        ModuleNotFoundError: nothing is wrapped, or it has no such module, and there is no fallback.
     """
     own_package, _, part = module_name.rpartition(".")
     package = wrapped_package()
-    if package is None:
+    if package is not None:
+        name = f"{package.__name__}.{part}"
+        if fallback is None or importlib.util.find_spec(name):
+            sys.modules[module_name] = importlib.import_module(name)
+            return
+    if fallback is None:
         raise ModuleNotFoundError(f"{own_package} has no {part} of its own and wraps nothing", name=module_name)
-    sys.modules[module_name] = importlib.import_module(f"{package.__name__}.{part}")
+    sys.modules[module_name] = importlib.import_module(fallback)
 
 
 def is_multi_vo() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,12 @@ print(rucio_trace_policy.get_algorithms())
         "rucio.common.schema.generic",
         "{}",
     ]
+
+
+def test_rucio_has_nothing_to_warn_about(rucio_sqlite: EmbeddedRucio) -> None:
+    rucio_sqlite.configure(policy={"package": "rucio_trace_policy"})
+    done = rucio_sqlite.home.run(sys.executable, "-c", "import rucio.common.schema, rucio.core.permission")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_sites_own_package_keeps_its_permissions_schemas_and_algorithms(rucio_sqlite: EmbeddedRucio) -> None:
