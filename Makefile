@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell nproc)
 
 DEMO_PACKAGES := python3-venv xrootd-server xrootd-client
-TEST_PACKAGES := $(DEMO_PACKAGES) postgresql openssl
+TEST_PACKAGES := $(DEMO_PACKAGES) postgresql openssl bzip2 xz-utils
 
 .PHONY: help demo test lint format bench soak upstream clean
 

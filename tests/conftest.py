@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import itertools
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 # A machine under load is no reason for a property to fail.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# A shell that starts us in the background makes us, and so every program we test, deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Rucio reads its configuration when it is imported, and test modules import it at their top:
 # so this process gets a home now. The fixture `rucio` then gives every test one of its own.

@@ -61,6 +61,7 @@ class XRootD:
             made.mkdir(parents=True, exist_ok=True)
         (folder / "authdb").write_text(f"h {socket.gethostbyaddr('127.0.0.1')[0]} / a\n")
         give(folder, user)
+        _require_host_name()
         port, server = _start(folder, name, user, port)
         with server:
             yield cls(folder, port, user, server)
@@ -76,6 +77,17 @@ class XRootD:
         folder.mkdir(parents=True, exist_ok=True)
         give(folder, self.user)
         return folder
+
+
+def _require_host_name() -> None:
+    """XRootD wants to know who it is before it serves anybody, and says little when it cannot."""
+    name = socket.gethostname()
+    try:
+        socket.getaddrinfo(name, None, socket.AF_INET)
+    except socket.gaierror as error:
+        raise SandboxError(
+            f"this machine's own name, {name}, has no IPv4 address, which XRootD needs; add to /etc/hosts: 127.0.1.1 {name}"
+        ) from error
 
 
 def _start(folder: Path, name: str, user: str | None, wanted: int | None) -> tuple[int, Server]:
