@@ -86,7 +86,8 @@ def _require_host_name() -> None:
         socket.getaddrinfo(name, None, socket.AF_INET)
     except socket.gaierror as error:
         raise SandboxError(
-            f"this machine's own name, {name}, has no IPv4 address, which XRootD needs; add to /etc/hosts: 127.0.1.1 {name}"
+            f"this machine's own name, {name}, has no IPv4 address, which XRootD needs; "
+            f"add to /etc/hosts: 127.0.1.1 {name}"
         ) from error
 
 
