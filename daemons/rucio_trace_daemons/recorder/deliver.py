@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
+    from sqlalchemy import Connection
+
     from rucio_trace.identity import Trust
     from rucio_trace.store import Registration, Store
     from rucio_trace.trace import ProductKey
@@ -61,7 +63,7 @@ class Delivery:
             products = [p for p in products if all(row.event_id in held for row in p.rows)]
         self._register(products)
         outcomes.update(self._finish(products, guards))
-        outcomes["waiting"] += self._postpone(products)
+        outcomes["waiting"] += self._postpone(products, guards)
         return +outcomes
 
     def _register(self, products: Sequence[Product]) -> None:
@@ -108,11 +110,12 @@ class Delivery:
             return []
         by_key: dict[ProductKey, Product] = {product.key: product for product in products}
         histories = self.store.product(by_key.keys())
+        self.names.learn(stored.trace.statement.rse for history in histories.values() for stored in history)
         return [
             snapshot((p.scope, key.name, p.generation), histories[key], self.names.rse_id) for key, p in by_key.items()
         ]
 
-    def _postpone(self, products: Sequence[Product]) -> int:
+    def _postpone(self, products: Sequence[Product], guards: Guards) -> int:
         """Give back what did not end; returns how many rows."""
         waits: dict[str, dict[str, Any]] = {}
         rows: list[Row] = []
@@ -125,8 +128,14 @@ class Delivery:
                     LOG.warning("waiting until=%s attempts=%d %s", f"{until:%FT%TZ}", row.attempts + 1, fate.error)
                 if isinstance(fate, Waiting) and fate.stopped:
                     stops.append((row, fate.stopped))
+
+        def also(connection: Connection) -> None:
+            count_outcomes(connection, stops)
+            guards.save(connection, guards.unsaved, self.context.clock())
+
         if waits:
-            self.outbox.postpone(waits, rows, lambda connection: count_outcomes(connection, stops))
+            self.outbox.postpone(waits, rows, also)
+            guards.unsaved.clear()
         return len(waits)
 
 

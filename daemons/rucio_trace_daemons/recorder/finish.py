@@ -49,6 +49,11 @@ class Names:
             for row in connection.execute(select(self._table)):
                 self._ids.setdefault(row.name, row.rse_id)
 
+    def learn(self, names: Iterable[str | None]) -> None:
+        """Ask again if one of *names* is unknown: another recorder may have signed it first."""
+        if any(name and name not in self._ids for name in names):
+            self.load()
+
     def rse_id(self, name: str) -> str:
         """The RSE's id; of a name nobody ever signed here, the name itself."""
         return self._ids.get(name, name)

@@ -61,6 +61,7 @@ class LookUp:
         rows, unfit = _sorted_out(claim.rows, known)
         keys: dict[Key, ProductKey] = {(row.scope, row.name, row.generation): self._key(row) for row in rows}
         histories = self.store.product(set(keys.values())) if keys else {}
+        self.names.learn(stored.trace.statement.rse for history in histories.values() for stored in history)
         arrived = {(row.scope, row.name) for row in rows if row.new_state == "A" and row.message is None}
         facts = resolve(self.context.engine, {(row.scope, row.name) for row in rows}, arrived)
         sources = {t.source_rse_id for of in facts.transfers.values() for t in of if t.source_rse_id}

@@ -83,6 +83,7 @@ class Guards:
     limit: int
     lost: Counter[str] = field(default_factory=Counter)
     stopped: set[str] = field(default_factory=set)
+    unsaved: set[str] = field(default_factory=set)  # stopped in this batch: no row of theirs may end and save it
 
     @classmethod
     def load(cls, engine: Engine, rse_ids: Collection[str], limit: int) -> Guards:
@@ -104,6 +105,7 @@ class Guards:
         """Count one more; raises TooManyLost if that is one too many."""
         if self.lost[rse.id] >= self.limit:
             self.stopped.add(rse.id)
+            self.unsaved.add(rse.id)
         self.check(rse)
         self.lost[rse.id] += 1
 
@@ -112,8 +114,10 @@ class Guards:
 
     def save(self, connection: Connection, rse_ids: Iterable[str], now: datetime) -> None:
         """Write the counts of *rse_ids* that are not nought, in the caller's transaction."""
-        guards = tables(connection.dialect.name).rse_guards
         touched = sorted(set(rse_ids))
+        if not touched:
+            return
+        guards = tables(connection.dialect.name).rse_guards
         connection.execute(guards.delete().where(guards.c.rse_id.in_(touched)))
         values = [
             {"rse_id": i, "lost_in_a_row": self.lost[i], "stopped_at": now if i in self.stopped else None}

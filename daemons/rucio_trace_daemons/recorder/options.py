@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rucio_trace.archive import ArchiveLimits
 from rucio_trace.errors import ConfigurationError
+from rucio_trace_daemons.recorder.outbox import LONGEST_WAIT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +51,12 @@ class Options:
         for option, value in (("instance.name", settings.instance.name), ("recorder.site", recorder.site)):
             if not value:
                 raise ConfigurationError(option, expected="a name: it stands in every trace", found="none")
+        if timedelta(seconds=recorder.lease_seconds) > LONGEST_WAIT:
+            raise ConfigurationError(
+                "recorder.lease_seconds",
+                expected=f"at most {LONGEST_WAIT.total_seconds():.0f}: a longer lease is taken for a clock's error",
+                found=str(recorder.lease_seconds),
+            )
         service = recorder.service
         return cls(
             instance=settings.instance.name,

@@ -102,12 +102,14 @@ def _fate(row: Row, replica: Replica, decision: Decision, testimony: Testimony, 
         case Settle(reason):
             return Settled(reason)
         case Wait(until):
-            return Waiting(until, unchanged=True)
+            return Waiting(_bounded(until, context.clock()), unchanged=True)
         case Send():
             return testimony.repeat(row)
     now = context.clock()
     if row.at > now + FUTURE:
-        return Waiting(row.at, f"dated {row.at - now} ahead of the database's clock, which must have run ahead")
+        return Waiting(
+            _bounded(row.at, now), f"dated {row.at - now} ahead of the database's clock, which must have run ahead"
+        )
     try:
         if isinstance(decision, SignDelete):
             return testimony.deletion(row, unobserved=decision.unobserved)
@@ -116,6 +118,11 @@ def _fate(row: Row, replica: Replica, decision: Decision, testimony: Testimony, 
         raise
     except TraceabilityError as error:
         return Waiting(backoff(row, now), str(error), row.missing_since)
+
+
+def _bounded(until: datetime, now: datetime) -> datetime:
+    """A wait longer than `LONGEST_WAIT` counts as over, and would be tried again at once and without end."""
+    return until if until >= STOPPED else min(until, now + LONGEST_BACKOFF)
 
 
 def backoff(row: Row, now: datetime) -> datetime:

@@ -13,7 +13,7 @@ from rucio_trace_daemons.recorder.compose import Cannot, Who
 from rucio_trace_daemons.recorder.decide import Question
 from rucio_trace_daemons.recorder.history import arrival_event, transfer_of
 from rucio_trace_daemons.recorder.missing import NotYetLost, check_lost
-from rucio_trace_daemons.recorder.outbox import STOPPED
+from rucio_trace_daemons.recorder.outbox import LONGEST_WAIT, STOPPED
 from rucio_trace_daemons.recorder.rows import Signed, Waiting
 from rucio_trace_daemons.storage import Replica as StoredReplica
 from rucio_trace_daemons.storage_errors import NotFound
@@ -129,7 +129,8 @@ class Testimony:
                 check_lost(context.storage, context.engine, self._stored(row, rse), since, now, context.options)
             except NotYetLost as error:
                 since = since or now
-                return Waiting(max(since + context.options.lost_after, now + context.options.retry), str(error), since)
+                again = max(since + context.options.lost_after, now + context.options.retry)
+                return Waiting(min(again, now + LONGEST_WAIT), str(error), since)
             self._guards.count_lost(rse)
             self._lost.add(rse.id)
         transfer = self._transfer(row) if question is Question.ARRIVAL else None
