@@ -22,7 +22,9 @@ from urllib.parse import urlsplit
 from rucio.common import exception as rucio_errors
 from rucio.common.exception import RucioException
 from rucio.rse import rsemanager
+from sqlalchemy.exc import SQLAlchemyError
 
+from rucio_trace.errors import TraceabilityError
 from rucio_trace_daemons import xrootd
 from rucio_trace_daemons.staging import fetched
 from rucio_trace_daemons.storage_errors import NotFound, PrefixMissing, Refused, Unavailable, from_os_error
@@ -259,6 +261,12 @@ def _rucio_errors(what: str) -> Iterator[None]:
         raise
     except RucioException as error:
         raise _from_rucio(what, error) from error
+    except (TraceabilityError, SQLAlchemyError):
+        raise
+    except Exception as error:
+        # Protocols are plugins, and raise what their libraries do (gfal2 is not installed, a connection broke).
+        # One RSE that cannot be read must not end the recorder of all others.
+        raise Unavailable(what, f"its protocol failed: {type(error).__name__}") from error
 
 
 def _from_rucio(what: str, error: RucioException) -> Exception:
