@@ -27,6 +27,9 @@ __all__ = ["Choice", "Line", "Summary", "chosen", "retry", "skip", "summarise"]
 
 LOG = logging.getLogger("traceability-recorder")
 
+# PostgreSQL takes 65,535 parameters a statement, SQLite 32,766; an RSE given up may have millions of rows waiting.
+SKIP_ROWS = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -142,23 +145,30 @@ def retry(engine: Engine, choice: Choice, *, discard_signature: bool = False) ->
 
 def skip(engine: Engine, choice: Choice, reason: str) -> int:
     """Take the rows that are meant out of the outbox without a trace, counted as skipped; returns how many."""
-    outbox = tables(engine.dialect.name).outbox
-    with engine.begin() as connection:
-        where = and_(_where(connection, outbox, choice), ~_held(outbox, _clock(connection)))
-        rows = connection.execute(select(outbox).where(where)).all()
-        names = [(row.id, row.event_id) for row in rows]
-        gone = connection.execute(
-            outbox.delete().where(tuple_(outbox.c.id, outbox.c.event_id).in_(names)).returning(outbox.c.event_id)
-        )
-        removed = {row.event_id for row in gone}
-        count_outcomes(connection, [(row, Reason.SKIPPED) for row in rows if row.event_id in removed])  # type: ignore[misc]
-    for row in rows:
-        if row.event_id in removed:
+    skipped = 0
+    while rows := _skip_some(engine, choice):
+        skipped += len(rows)
+        for row in rows:
             LOG.warning(
                 "skipped event_id=%s did=%s:%s change=%s>%s reason=%r",
                 *(row.event_id, row.scope, row.name, row.old_state, row.new_state, reason),
             )
-    return len(removed)
+    return skipped
+
+
+def _skip_some(engine: Engine, choice: Choice) -> Sequence[Row[Any]]:
+    """One transaction of a bounded number of rows, locked so that no recorder claims them in between."""
+    outbox = tables(engine.dialect.name).outbox
+    c = outbox.c
+    with engine.begin() as connection:
+        where = and_(_where(connection, outbox, choice), ~_held(outbox, _clock(connection)))
+        query = select(c.id, c.event_id, c.rse_id, c.scope, c.name, c.old_state, c.new_state).where(where)
+        rows = connection.execute(query.order_by(c.id).limit(SKIP_ROWS).with_for_update()).all()
+        if rows:
+            names = [(row.id, row.event_id) for row in rows]
+            connection.execute(outbox.delete().where(tuple_(c.id, c.event_id).in_(names)))
+            count_outcomes(connection, [(row, Reason.SKIPPED) for row in rows])  # type: ignore[misc]
+    return rows
 
 
 def _where(connection: Connection, outbox: Any, choice: Choice) -> ColumnElement[bool]:

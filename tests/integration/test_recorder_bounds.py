@@ -1,0 +1,149 @@
+"""What keeps a recorder from harming itself or others: bounds on waits, on what one RSE can break, on what piles up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from recorder_kit import Kit
+from rucio_trace_daemons.recorder import mending
+from rucio_trace_daemons.recorder.options import Options
+from rucio_trace_policy.tables import tables
+from rucio_trace_sandbox.storage import file_protocol
+from sqlalchemy import select, update
+
+from rucio_trace.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rucio_trace_sandbox.embedded import EmbeddedRucio
+    from rucio_trace_sandbox.storage import Rse
+
+HOUR = timedelta(hours=1, seconds=1)
+
+
+@pytest.fixture
+def kit(rucio_sqlite: EmbeddedRucio) -> Iterator[Kit]:
+    kit = Kit(rucio_sqlite)
+    yield kit
+    kit.close()
+
+
+@pytest.fixture
+def both(rucio: EmbeddedRucio) -> Iterator[Kit]:
+    kit = Kit(rucio)
+    yield kit
+    kit.close()
+
+
+def gone(kit: Kit, rse: Rse, name: str) -> None:
+    stored = kit.rucio.upload(rse, name, name.encode())
+    kit.run()
+    stored.path.unlink()
+    kit.set_state(rse, name, "D")
+
+
+def test_one_loss_too_many_stops_the_rse_also_when_nothing_else_ends_in_that_batch(both: Kit) -> None:
+    here = both.rucio.add_posix_rse("HERE")
+    both.rucio.upload(here, "witness", b"content")
+    for number in range(2):
+        gone(both, here, f"file{number}")
+    both.run(lost_in_a_row=1)
+    both.age(HOUR)
+    both.run(lost_in_a_row=1, bulk=1)
+    assert [event for event, _ in both.events()].count("LOST") == 1
+    [line] = mending.summarise(both.rucio.engine).lines
+    assert line.signing_stopped
+    both.rucio.upload(here, "fresh", b"content")
+    both.run(lost_in_a_row=1)
+    assert both.events("fresh") == []
+
+
+def test_a_change_dated_days_ahead_is_not_tried_again_at_once(kit: Kit) -> None:
+    here = kit.rucio.add_posix_rse("HERE")
+    kit.rucio.upload(here, "file", b"content")
+    outbox = tables("sqlite").outbox
+    with kit.rucio.engine.begin() as connection:
+        connection.execute(update(outbox).values(at=datetime.now(UTC) + timedelta(days=3)))
+    worker = kit.recorder().worker()
+    assert worker.step() == 2
+    assert worker.step() == 0
+
+
+def test_a_deletion_marked_days_ahead_is_not_looked_at_without_end(kit: Kit) -> None:
+    here = kit.rucio.add_posix_rse("HERE")
+    kit.rucio.upload(here, "file", b"content")
+    kit.run()
+    kit.set_state(here, "file", "B")
+    outbox = tables("sqlite").outbox
+    with kit.rucio.engine.begin() as connection:
+        connection.execute(update(outbox).values(at=datetime.now(UTC) + timedelta(days=3)))
+    worker = kit.recorder().worker()
+    assert worker.step() == 1
+    assert worker.step() == 0
+
+
+def test_days_between_two_looks_for_a_missing_file_are_waited_for(kit: Kit) -> None:
+    here = kit.rucio.add_posix_rse("HERE")
+    gone(kit, here, "file")
+    worker = kit.recorder(lost_after=timedelta(days=3)).worker()
+    assert worker.step() == 1
+    assert worker.step() == 0
+
+
+def test_a_lease_that_would_count_as_a_clocks_error_is_refused(kit: Kit) -> None:
+    recorder = replace(kit.settings.recorder, lease_seconds=200_000)
+    with pytest.raises(ConfigurationError, match="lease_seconds"):
+        Options.of(replace(kit.settings, recorder=recorder))
+
+
+def test_a_recorder_knows_the_rses_that_another_began_to_sign_for(both: Kit) -> None:
+    here, there = both.rucio.add_posix_rse("HERE"), both.rucio.add_posix_rse("THERE")
+    late = both.recorder(rses="THERE").worker()  # long before the other one signs its first trace
+    both.rucio.upload(here, "file", b"content")
+    both.run(rses="HERE")
+    both.copy(here, there, "file")
+    while late.step():
+        pass
+    created, copied = both.traces("file")
+    assert copied.trace.statement.source is not None
+    assert copied.trace.statement.source.trace == created.id
+    table = tables(both.rucio.backend).replicas
+    with both.rucio.engine.connect() as connection:
+        assert set(connection.scalars(select(table.c.rse_id))) == {here.id, there.id}
+
+
+def test_skip_takes_any_number_of_rows(both: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mending, "SKIP_ROWS", 2)
+    here = both.rucio.add_posix_rse("HERE")
+    for number in range(3):
+        both.rucio.upload(here, f"file{number}", b"content")
+    waiting = len(both.outbox)
+    assert mending.skip(both.rucio.engine, mending.Choice(rse="HERE"), "a test") == waiting
+    assert both.outbox == []
+    assert both.outcomes == {"skipped": waiting}
+
+
+def test_a_protocol_that_breaks_keeps_its_own_rows_waiting_and_no_others(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fetching_protocol import Fetching
+
+    def broken(self: Any, pfn: str, dest: str, transfer_timeout: Any = None) -> None:
+        raise KeyError("what the library of a protocol may raise")
+
+    folder = kit.rucio.folder / "rses" / "FETCHED"
+    folder.mkdir(parents=True)
+    protocol = file_protocol(folder) | {"scheme": "scp", "impl": "fetching_protocol.Fetching"}
+    odd, here = kit.rucio.add_rse("FETCHED", protocol, folder=folder), kit.rucio.add_posix_rse("HERE")
+    kit.rucio.upload(odd, "odd", b"content")
+    kit.rucio.upload(here, "file", b"content")
+    monkeypatch.setattr(Fetching, "get", broken)
+    kit.run()
+    assert kit.events() == [("CREATE", "HERE")]
+    assert [row.last_error for row in kit.outbox if row.last_error] == [
+        "test:odd on FETCHED: its protocol failed: KeyError"
+    ]
