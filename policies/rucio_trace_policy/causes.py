@@ -16,23 +16,25 @@ A rule that still stands (its dataset lost the file) is named without an account
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import Text, cast, delete, exists, func, select, type_coerce
 
 from .tables import tables
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from typing import Any
 
     from sqlalchemy.engine import Connection, Row
 
-__all__ = ["Removal", "forget", "prune", "who_removed"]
+__all__ = ["PRUNE_ROWS", "Removal", "forget", "prune", "who_removed"]
 
 # An hour is what rucio.core.rule.delete_rule gives; the minute is for the two clocks of server and database.
 _GRACE = timedelta(hours=1, minutes=1)
+# Well over the time that a removed rule has left: a younger intention may still be about to come true.
+_KEPT = timedelta(days=1)
+PRUNE_ROWS = 10_000  # a transaction
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,13 @@ def forget(connection: Connection, row: Row[Any]) -> None:
     connection.execute(delete(unlocked).where(_same_replica(unlocked, row), unlocked.c.at <= row.at))
 
 
-def prune(connection: Connection, limit: int = 10_000) -> int:
-    """Drop up to *limit* notes that a later one of the same replica has made useless; returns how many."""
+def prune(connection: Connection, limit: int = PRUNE_ROWS) -> int:
+    """Drop up to *limit* notes of each kind that no deletion to come can need; returns how many."""
+    return _prune_unlocked(connection, limit) + _prune_intentions(connection, limit)
+
+
+def _prune_unlocked(connection: Connection, limit: int) -> int:
+    """Of the locks of one replica only the last to go tells anything."""
     unlocked = tables(connection.dialect.name).unlocked
     later = unlocked.alias()
     outdated = (
@@ -85,6 +92,34 @@ def prune(connection: Connection, limit: int = 10_000) -> int:
         .limit(limit)
     )
     return connection.execute(delete(unlocked).where(unlocked.c.id.in_(outdated))).rowcount
+
+
+def _prune_intentions(connection: Connection, limit: int) -> int:
+    """A day old, its rule or DID is gone, and no replica is left that it let go."""
+    from rucio.db.sqla.models import DataIdentifier, ReplicationRule
+
+    ours = tables(connection.dialect.name)
+    wish, outbox = ours.intentions.c, ours.outbox.c
+    rule_id = type_coerce(ReplicationRule.id, Text)
+    if connection.dialect.name == "postgresql":  # a UUID there, in our tables 32 digits
+        rule_id = func.replace(cast(ReplicationRule.id, Text), "-", "", type_=Text)
+    # Joins, for both databases to look at each table once: none of these columns has an index for us.
+    rules = select(ours.unlocked.c.rule).distinct().subquery()
+    dids = select(ours.unlocked.c.rule_scope, ours.unlocked.c.rule_name).distinct().subquery()
+    did = (type_coerce(DataIdentifier.scope, Text) == wish.scope) & (DataIdentifier.name == wish.name)
+    useless = (
+        select(wish.id)
+        .outerjoin(ReplicationRule, rule_id == wish.rule)
+        .outerjoin(rules, rules.c.rule == wish.rule)
+        .outerjoin(DataIdentifier, did)
+        .outerjoin(dids, (dids.c.rule_scope == wish.scope) & (dids.c.rule_name == wish.name))
+        .where(ReplicationRule.id.is_(None), rules.c.rule.is_(None))
+        .where(DataIdentifier.name.is_(None), dids.c.rule_name.is_(None))
+        .where(~exists().where(outbox.scope == wish.scope, outbox.name == wish.name))
+        .where(wish.at < datetime.now(UTC) - _KEPT)
+        .limit(limit)
+    )
+    return connection.execute(delete(ours.intentions).where(wish.id.in_(useless))).rowcount
 
 
 def _same_replica(unlocked: Any, row: Row[Any]) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import rucio_daemons as daemons
 from rucio_trace_policy import causes, hooks
 from rucio_trace_policy.tables import tables
-from sqlalchemy import func, select, text
+from sqlalchemy import func, insert, select, text, update
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -476,3 +477,34 @@ def test_what_explained_a_deletion_is_forgotten_with_it_and_superseded_notes_are
             if row.new_state is None and row.name == "file":
                 causes.forget(connection, row)
         assert connection.scalars(select(unlocked.c.name)).all() == ["kept"]
+
+
+def test_who_asked_is_forgotten_a_day_later_once_no_deletion_can_need_it(named: EmbeddedRucio) -> None:
+    from rucio.gateway.did import set_metadata
+
+    named.add_posix_rse("DISK")
+    add()
+    add("living")
+    standing, ended = add_rule("DISK", "living"), add_rule("DISK")
+    for rule_id in (standing, ended):
+        _delete_rule(rule_id)
+    set_metadata("test", "living", "lifetime", 86400, issuer="root")
+    daemons.end_rule(named, ended)
+    daemons.judge_cleaner()
+    ours = tables(named.backend)
+    with named.engine.begin() as connection:
+        noted = connection.scalar(select(func.count()).select_from(ours.intentions))
+        assert causes.prune(connection) == 0  # too young
+        connection.execute(update(ours.intentions).values(at=datetime.now(UTC) - timedelta(days=2)))
+        values = {"account": "root", "action": "del_rule", "at": datetime.now(UTC) - timedelta(days=2)}
+        connection.execute(insert(ours.intentions).values(rule="no such rule", **values))
+        connection.execute(insert(ours.intentions).values(scope="test", name="no such file", **values))
+        assert causes.prune(connection) == 2
+        assert connection.scalar(select(func.count()).select_from(ours.intentions)) == noted
+    _reap(named)
+    with named.engine.begin() as connection:
+        for row in outbox(named):
+            if row.new_state is None:
+                causes.forget(connection, row)
+        assert causes.prune(connection) == 1
+        assert ended not in connection.scalars(select(ours.intentions.c.rule)).all()

@@ -17,6 +17,7 @@ from sqlalchemy import and_, func, or_, select, text, tuple_, update
 from rucio_trace_daemons.recorder.decide import Reason
 from rucio_trace_daemons.recorder.finish import count_outcomes
 from rucio_trace_daemons.recorder.outbox import STOPPED
+from rucio_trace_daemons.recorder.removals import forget_removals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,12 +163,13 @@ def _skip_some(engine: Engine, choice: Choice) -> Sequence[Row[Any]]:
     c = outbox.c
     with engine.begin() as connection:
         where = and_(_where(connection, outbox, choice), ~_held(outbox, _clock(connection)))
-        query = select(c.id, c.event_id, c.rse_id, c.scope, c.name, c.old_state, c.new_state).where(where)
+        query = select(c.id, c.event_id, c.rse_id, c.scope, c.name, c.old_state, c.new_state, c.at).where(where)
         rows = connection.execute(query.order_by(c.id).limit(SKIP_ROWS).with_for_update()).all()
         if rows:
             names = [(row.id, row.event_id) for row in rows]
             connection.execute(outbox.delete().where(tuple_(c.id, c.event_id).in_(names)))
             count_outcomes(connection, [(row, Reason.SKIPPED) for row in rows])  # type: ignore[misc]
+            forget_removals(connection, rows)  # type: ignore[arg-type]
     return rows
 
 

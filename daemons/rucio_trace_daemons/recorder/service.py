@@ -12,7 +12,7 @@ from rucio.common.exception import InvalidRSEExpression
 from rucio.core.rse_expression_parser import parse_expression
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
-from rucio_trace_policy.causes import prune
+from rucio_trace_policy.causes import PRUNE_ROWS, prune
 
 from rucio_trace.configured import load_trust, open_store
 from rucio_trace.errors import ConfigurationError
@@ -143,8 +143,11 @@ class Recorder:
                 return
             self.prune_at = time.monotonic() + PRUNE_SECONDS
         with self.engine.begin() as connection:
-            if count := prune(connection):
-                LOG.info("pruned rows=%d", count)
+            count = prune(connection)
+        if count:
+            LOG.info("pruned rows=%d", count)
+        if count >= PRUNE_ROWS:  # there is more
+            self.prune_at = 0.0
 
     def close(self) -> None:
         self.staging.close()
