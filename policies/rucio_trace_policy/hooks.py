@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 LOCK_TIMEOUT_SECONDS = 2  # Rucio's writers queue behind a waiting lock: better to give up and come again
+NEXT_LOCK_MILLISECONDS = 200  # while a table of Rucio is locked already
 LOCK_ATTEMPTS = 20
 _PAUSE_SECONDS = (0.5, 2.0)
 _LOCKED_SQLSTATES = ("55P03", "40P01")  # lock_not_available, deadlock_detected
@@ -105,8 +106,7 @@ def install(engine: Engine, rucio_schema: str | None = None, *, attempts: int = 
 
     def attempt(connection: Connection) -> list[str]:
         statements = _missing(connection, rucio_schema)
-        for statement in statements:
-            connection.exec_driver_sql(_driver_text(connection, statement))
+        _run(connection, rucio_schema, statements)
         _note_installation(connection)
         with connection.begin_nested() as savepoint:
             prove(connection, rucio_schema)
@@ -134,8 +134,7 @@ def remove(
 
     def attempt(connection: Connection) -> list[str]:
         statements = _removal(connection, rucio_schema, with_tables=with_tables)
-        for statement in statements:
-            connection.exec_driver_sql(_driver_text(connection, statement))
+        _run(connection, rucio_schema, statements)
         return statements
 
     return _with_locks(engine, attempt, attempts)
@@ -214,6 +213,27 @@ def _check_server(connection: Connection) -> None:
         version = int(connection.scalar(text("SHOW server_version_num")) or 0)
         if version < _SERVER_NEEDED:
             raise Undecided("PostgreSQL", expected="13 or later", found=f"{version // 10000}")
+
+
+def _run(connection: Connection, rucio_schema: str | None, statements: list[str]) -> None:
+    if connection.dialect.name == "postgresql":
+        _lock_tables(connection, schema_of(connection, rucio_schema) or "", statements)
+    for statement in statements:
+        connection.exec_driver_sql(_driver_text(connection, statement))
+
+
+def _lock_tables(connection: Connection, rucio_schema: str, statements: list[str]) -> None:
+    """Lock those of Rucio's tables whose triggers *statements* change, before anything else is done.
+
+    With one locked, we wait for the next much less than PostgreSQL's `deadlock_timeout`: a transaction of Rucio
+    that came to hold the other one never waits for us long enough to be the one that is cancelled.
+    """
+    for trigger, table in ddl.TRIGGER_TABLES.items():
+        name = f"{ddl.quote(rucio_schema)}.{table}"
+        changes = any(statement.startswith(f"DROP TRIGGER IF EXISTS {trigger} ") for statement in statements)
+        if changes and connection.scalar(select(func.to_regclass(name))) is not None:
+            connection.exec_driver_sql(f"LOCK TABLE {_driver_text(connection, name)} IN ACCESS EXCLUSIVE MODE")
+            connection.execute(text(f"SET LOCAL lock_timeout = '{NEXT_LOCK_MILLISECONDS}ms'"))
 
 
 def _driver_text(connection: Connection, statement: str) -> str:

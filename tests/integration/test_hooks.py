@@ -200,6 +200,31 @@ def test_installation_waits_for_a_busy_table_and_comes_again(rucio: EmbeddedRuci
     hooks.check(rucio.engine)
 
 
+def test_while_one_table_is_locked_the_other_is_not_waited_for_until_rucio_is_cancelled(
+    rucio_postgresql: EmbeddedRucio,
+) -> None:
+    """A transaction of Rucio that holds `locks` and comes to want `replicas` is the one that goes on."""
+    rucio, begun = rucio_postgresql, threading.Event()
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'locks'::regclass")
+
+    def install() -> None:
+        begun.set()
+        hooks.install(rucio.engine)
+
+    installer = threading.Thread(target=install)
+    with rucio.engine.connect() as connection:
+        connection.execute(text("LOCK TABLE locks IN ROW EXCLUSIVE MODE"))
+        installer.start()
+        begun.wait()
+        with rucio.engine.connect() as watcher:
+            while not watcher.scalar(waiting):
+                watcher.rollback()
+        connection.execute(text("SET LOCAL lock_timeout = '900ms'"))  # less than PostgreSQL's deadlock_timeout
+        connection.execute(text("LOCK TABLE replicas IN ROW EXCLUSIVE MODE"))
+    installer.join()
+    hooks.check(rucio.engine)
+
+
 def test_installation_gives_up_on_a_table_that_stays_busy(rucio_postgresql: EmbeddedRucio) -> None:
     before = _objects(rucio_postgresql)
     with rucio_postgresql.engine.connect() as connection:
