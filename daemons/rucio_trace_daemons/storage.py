@@ -128,8 +128,8 @@ class Storage:
         except OSError as error:
             raise from_os_error(str(replica), error) from error
 
-    def check_prefix(self, rse: Rse) -> None:
-        """Return if the folder all files of *rse* lie in can be looked into.
+    def check_prefix(self, rse: Rse) -> bool:
+        """Look into the folder all files of *rse* lie in; False where the protocol has no folder to look into.
 
         Raises:
             PrefixMissing: it is not there (an unmounted file system).
@@ -144,10 +144,13 @@ class Storage:
                     f"{access.scheme}://{access.protocol.attributes['hostname']}:{access.protocol.attributes['port']}"
                 )
                 xrootd.check_folder(rse.name, server, access.prefix)
+            else:
+                return False
         except (FileNotFoundError, NotADirectoryError, NotFound) as error:
             raise PrefixMissing(rse.name) from error
         except OSError as error:
             raise from_os_error(f"the folder of {rse.name}", error) from error
+        return True
 
     def _lane(self, rse: Rse) -> _Lane:
         with self._lock:

@@ -39,6 +39,13 @@ def both(rucio: EmbeddedRucio) -> Iterator[Kit]:
     kit.close()
 
 
+def fetched_rse(kit: Kit) -> Rse:
+    folder = kit.rucio.folder / "rses" / "FETCHED"
+    folder.mkdir(parents=True)
+    protocol = file_protocol(folder) | {"scheme": "scp", "impl": "fetching_protocol.Fetching"}
+    return kit.rucio.add_rse("FETCHED", protocol, folder=folder)
+
+
 def gone(kit: Kit, rse: Rse, name: str) -> None:
     stored = kit.rucio.upload(rse, name, name.encode())
     kit.run()
@@ -130,15 +137,12 @@ def test_skip_takes_any_number_of_rows(both: Kit, monkeypatch: pytest.MonkeyPatc
 def test_a_protocol_that_breaks_keeps_its_own_rows_waiting_and_no_others(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fetching_protocol import Fetching
+    from fetching_protocol import Fetching  # late: it asks Rucio for its configuration
 
     def broken(self: Any, pfn: str, dest: str, transfer_timeout: Any = None) -> None:
         raise KeyError("what the library of a protocol may raise")
 
-    folder = kit.rucio.folder / "rses" / "FETCHED"
-    folder.mkdir(parents=True)
-    protocol = file_protocol(folder) | {"scheme": "scp", "impl": "fetching_protocol.Fetching"}
-    odd, here = kit.rucio.add_rse("FETCHED", protocol, folder=folder), kit.rucio.add_posix_rse("HERE")
+    odd, here = fetched_rse(kit), kit.rucio.add_posix_rse("HERE")
     kit.rucio.upload(odd, "odd", b"content")
     kit.rucio.upload(here, "file", b"content")
     monkeypatch.setattr(Fetching, "get", broken)
@@ -147,3 +151,23 @@ def test_a_protocol_that_breaks_keeps_its_own_rows_waiting_and_no_others(
     assert [row.last_error for row in kit.outbox if row.last_error] == [
         "test:odd on FETCHED: its protocol failed: KeyError"
     ]
+
+
+def test_where_no_folder_can_be_looked_into_another_file_must_be_found_both_times(kit: Kit) -> None:
+    rse = fetched_rse(kit)
+    witness = kit.rucio.upload(rse, "witness", b"content").path
+    gone(kit, rse, "file")
+    hidden = witness.rename(witness.with_name("hidden"))
+    kit.run()
+    [row] = kit.outbox
+    assert row.missing_since is None
+    assert "counts for nothing" in row.last_error
+    hidden.rename(witness)
+    for _ in range(2):
+        kit.make_due()
+        kit.run()
+        assert kit.events("file") == [("CREATE", "FETCHED")]
+    assert kit.outbox[0].missing_since is not None
+    kit.age(HOUR)
+    kit.run()
+    assert kit.events("file") == [("CREATE", "FETCHED"), ("LOST", "FETCHED")]

@@ -2,7 +2,8 @@
 
 One "not found" proves nothing: storage may be unmounted, moved or half up. LOST is signed only when the file was
 missing twice, `lost_after` apart, the RSE's folder could be looked into both times, and another replica of that RSE
-was found. And when too many in a row seem lost, it is the storage that is in doubt, not the files.
+was found. Where a protocol has no folder to look into, another replica must have been found both times. And when too
+many in a row seem lost, it is the storage that is in doubt, not the files.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sqlalchemy import select
 from rucio_trace.errors import StorageError
 from rucio_trace_daemons.recorder.resolve import replicas_of_rse
 from rucio_trace_daemons.storage import Replica
+from rucio_trace_daemons.storage_errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -62,18 +64,25 @@ def check_lost(
         NotYetLost: not enough is known to say so.
         StorageError: the RSE's folder cannot be looked into; this "not found" does not count.
     """
-    storage.check_prefix(replica.rse)
+    looked_into = storage.check_prefix(replica.rse)
+    if not looked_into and (doubt := _doubt(storage, engine, replica)):
+        raise Unavailable(str(replica), f"no such file, which counts for nothing: {doubt}")
     if since is None or now - since < options.lost_after:
         raise NotYetLost(replica, f"it is looked for again {options.lost_after} after the first time")
+    if looked_into and (doubt := _doubt(storage, engine, replica)):
+        raise NotYetLost(replica, doubt)
+
+
+def _doubt(storage: Storage, engine: Engine, replica: Replica) -> str | None:
+    """Why a "not found" may be an outage: None where another replica of the RSE is found now."""
     with engine.connect() as connection:
         names = replicas_of_rse(connection, replica.rse.id, WITNESSES + 1)
     others = [name for name in names if (name.scope, name.name) != (replica.scope, replica.name)][:WITNESSES]
     if not others:
-        raise NotYetLost(replica, "the RSE has no other replica by which to tell a loss from an outage")
-    for other in others:
-        if storage.exists(Replica(replica.rse, other.scope, other.name, None, other.path)):
-            return
-    raise NotYetLost(replica, f"none of {len(others)} other replicas of the RSE was found either")
+        return "the RSE has no other replica by which to tell a loss from an outage"
+    if any(storage.exists(Replica(replica.rse, other.scope, other.name, None, other.path)) for other in others):
+        return None
+    return f"none of {len(others)} other replicas of the RSE was found either"
 
 
 @dataclass(slots=True)
