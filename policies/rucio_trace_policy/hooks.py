@@ -107,6 +107,8 @@ def install(engine: Engine, rucio_schema: str | None = None, *, attempts: int = 
     def attempt(connection: Connection) -> list[str]:
         statements = _missing(connection, rucio_schema)
         _run(connection, rucio_schema, statements)
+        if statements and (faults := find_faults(connection, rucio_schema)):
+            raise HooksUnfit(faults, hint="this cannot be mended by itself; nothing was installed")
         _note_installation(connection)
         with connection.begin_nested() as savepoint:
             prove(connection, rucio_schema)

@@ -174,6 +174,14 @@ def test_hooks_that_do_not_record_are_not_installed(rucio: EmbeddedRucio, monkey
     assert _objects(rucio) == before
 
 
+def test_a_table_that_lacks_a_column_is_not_called_installed(rucio: EmbeddedRucio) -> None:
+    hooks.install(rucio.engine)
+    products = tables(rucio.backend).products.fullname
+    _run(rucio, f"ALTER TABLE {products} DROP COLUMN verified_at")
+    with pytest.raises(hooks.HooksUnfit, match="lacks verified_at"):
+        hooks.install(rucio.engine)
+
+
 def test_installation_waits_for_a_busy_table_and_comes_again(rucio: EmbeddedRucio) -> None:
     locked, done = threading.Event(), threading.Event()
     engine = create_engine(rucio.url.replace("timeout=60", "timeout=1"))
