@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from recorder_kit import Kit
 from rucio_trace_daemons.recorder import mending
+from rucio_trace_daemons.recorder.missing import Guards, TooManyLost
 from rucio_trace_daemons.recorder.options import Options
+from rucio_trace_daemons.rses import Rses
 from rucio_trace_policy.tables import tables
 from rucio_trace_sandbox.storage import file_protocol
 from sqlalchemy import select, update
@@ -67,6 +69,21 @@ def test_one_loss_too_many_stops_the_rse_also_when_nothing_else_ends_in_that_bat
     both.rucio.upload(here, "fresh", b"content")
     both.run(lost_in_a_row=1)
     assert both.events("fresh") == []
+
+
+def test_a_stop_is_not_undone_by_a_worker_that_did_not_know_of_it(both: Kit) -> None:
+    here, now = both.rucio.add_posix_rse("HERE"), datetime.now(UTC)
+    [rse] = Rses(both.rucio.engine).get([here.id]).values()
+    first, second, third = (Guards.load(both.rucio.engine, [here.id], 1) for _ in range(3))
+    first.count_lost(rse)
+    with pytest.raises(TooManyLost):
+        first.count_lost(rse)
+    second.count_lost(rse)
+    third.count_found(rse.id)
+    with both.rucio.engine.begin() as connection:
+        for guards in (first, second, third):
+            guards.save(connection, [rse.id], now)
+    assert here.id in Guards.load(both.rucio.engine, [here.id], 1).stopped
 
 
 def test_a_change_dated_days_ahead_is_not_tried_again_at_once(kit: Kit) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rucio_trace_policy.tables import tables
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from rucio_trace.errors import StorageError
 from rucio_trace_daemons.recorder.resolve import replicas_of_rse
@@ -127,11 +128,18 @@ class Guards:
         if not touched:
             return
         guards = tables(connection.dialect.name).rse_guards
-        connection.execute(guards.delete().where(guards.c.rse_id.in_(touched)))
         values = [
             {"rse_id": i, "lost_in_a_row": self.lost[i], "stopped_at": now if i in self.stopped else None}
             for i in touched
             if self.lost[i] or i in self.stopped
         ]
+        good = set(touched) - {value["rse_id"] for value in values}
+        # A stop that another worker found meanwhile stays: only an operator's retry ends it.
+        connection.execute(guards.delete().where(guards.c.rse_id.in_(good), guards.c.stopped_at.is_(None)))
         if values:
-            connection.execute(guards.insert(), values)
+            insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(guards)
+            changed = {
+                "lost_in_a_row": insert.excluded.lost_in_a_row,
+                "stopped_at": func.coalesce(guards.c.stopped_at, insert.excluded.stopped_at),
+            }
+            connection.execute(insert.on_conflict_do_update(index_elements=[guards.c.rse_id], set_=changed), values)
