@@ -136,6 +136,8 @@ def remove(
 
     def attempt(connection: Connection) -> list[str]:
         statements = _removal(connection, rucio_schema, with_tables=with_tables)
+        _run(connection, rucio_schema, ddl.drop_hooks(engine.dialect.name, schema_of(connection, rucio_schema) or ""))
+        _removal(connection, rucio_schema, with_tables=with_tables)  # nobody writes any more: does still nothing wait?
         _run(connection, rucio_schema, statements)
         return statements
 
