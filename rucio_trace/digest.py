@@ -2,26 +2,25 @@
 
 Decides which digests exist and how they share the machine's cores; what they mean is for the
 caller. A `DigestPass` belongs to one thread at a time; separate passes may run side by side.
+What BLAKE3 alone does not need is imported when it is asked for: on a command's start that shows.
 """
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import blake3
-from isal import isal_zlib
 
 from rucio_trace.errors import TraceabilityError, Undecided
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
     from typing import Self
 
@@ -78,13 +77,24 @@ class _Adler32:
     """ADLER-32 with hashlib's interface, written as Rucio does: eight lower-case digits."""
 
     def __init__(self) -> None:
-        self._value = 1
+        from isal import isal_zlib
+
+        self._adler32, self._value = isal_zlib.adler32, 1
 
     def update(self, data: Buffer, /) -> None:
-        self._value = isal_zlib.adler32(data, self._value)
+        self._value = self._adler32(data, self._value)
 
     def hexdigest(self) -> str:
         return f"{self._value:08x}"
+
+
+def _hashlib(name: str) -> Callable[[], _Hash]:
+    def start() -> _Hash:
+        import hashlib
+
+        return hashlib.new(name, usedforsecurity=False)  # MD5 too, which FIPS refuses otherwise
+
+    return start
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +105,10 @@ class _Algorithm:
 
 _ALGORITHMS: Mapping[str, _Algorithm] = {
     "BLAKE3": _Algorithm(blake3.blake3, 0.25),
-    "SHA256": _Algorithm(hashlib.sha256, 0.7),
-    "SHA3": _Algorithm(hashlib.sha3_256, 2.2),
-    "SHA512": _Algorithm(hashlib.sha512, 1.3),
-    "MD5": _Algorithm(lambda: hashlib.md5(usedforsecurity=False), 1.4),
+    "SHA256": _Algorithm(_hashlib("sha256"), 0.7),
+    "SHA3": _Algorithm(_hashlib("sha3_256"), 2.2),
+    "SHA512": _Algorithm(_hashlib("sha512"), 1.3),
+    "MD5": _Algorithm(_hashlib("md5"), 1.4),
     "ADLER32": _Algorithm(_Adler32, 0.15),
 }
 
@@ -118,6 +128,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def _threads(count: int) -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(count, "digest")
+
+
 class DigestPass:
     """Digests of bytes that come in chunks; memory does not grow with their number.
 
@@ -135,7 +151,7 @@ class DigestPass:
             self._hashes[name] = _ALGORITHMS[name].start()
         lanes = _lanes(self._hashes, cores() if threads is None else threads)
         self._lanes = [[self._hashes[name] for name in lane] for lane in lanes]
-        self._pool = ThreadPoolExecutor(len(self._lanes) - 1, "digest") if len(self._lanes) > 1 else None
+        self._pool = _threads(len(self._lanes) - 1) if len(self._lanes) > 1 else None
 
     def update(self, chunk: Buffer) -> None:
         """Take in the next bytes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +56,8 @@ def say(message: str) -> None:
 
 def json_line(value: Any) -> None:
     """Print *value* as one line of JSON; ASCII only, so that no name can act on a terminal."""
+    import json
+
     click.echo(json.dumps(value, separators=(",", ":")))
 
 
