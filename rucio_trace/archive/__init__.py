@@ -13,7 +13,7 @@ from rucio_trace.archive.members import (
     Member,
     NotStreamable,
 )
-from rucio_trace.archive.reading import ArchiveDigests, ArchivePass, digest_archive
+from rucio_trace.archive.reading import ArchiveDigests, ArchivePass, digest_archive, is_archive_name
 
 __all__ = [
     "ArchiveDigests",
@@ -25,4 +25,5 @@ __all__ = [
     "Member",
     "NotStreamable",
     "digest_archive",
+    "is_archive_name",
 ]

@@ -26,13 +26,18 @@ if TYPE_CHECKING:
     from rucio_trace.archive.feed import Parser
     from rucio_trace.digest import Buffer
 
-__all__ = ["ArchiveDigests", "ArchivePass", "digest_archive"]
+__all__ = ["ArchiveDigests", "ArchivePass", "digest_archive", "is_archive_name"]
 
 _HEAD_BYTES = 512  # a tar's first header; the marks of the others are shorter
 _PARALLEL_BYTES = 128 << 10  # smaller chunks cost more to hand over than they save
 _READ_BYTES = 4 << 20
 
 _NAMED_ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether *name* promises an archive; what its bytes are, an `ArchivePass` tells."""
+    return _NAMED_ARCHIVE.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +114,11 @@ class ArchivePass:
         self._run(self._parsing.finish)
         if self._fault:
             raise self._fault
-        if not self._is_archive and self._named_archive():
+        if not self._is_archive and is_archive_name(self._name):
             raise BrokenArchive(self._name, expected="an archive, as its name says", found="something else")
         if not self._is_archive:
             return ArchiveDigests(whole, None)
         return ArchiveDigests(whole, tuple(self._members.found), self._members.kept)
-
-    def _named_archive(self) -> bool:
-        return _NAMED_ARCHIVE.search(self._name) is not None
 
     def _run(self, step: Callable[[], None]) -> None:
         try:
@@ -145,7 +147,7 @@ class ArchivePass:
 
         head = yield from feed.peek(_HEAD_BYTES)
         # An empty tar is nothing but zeros; so are other files, and only the name tells.
-        if is_tar(head) or (head == bytes(_HEAD_BYTES) and self._named_archive()):
+        if is_tar(head) or (head == bytes(_HEAD_BYTES) and is_archive_name(self._name)):
             self._is_archive = True
             yield from parse_tar(feed, self._members)
 

@@ -1,4 +1,4 @@
-"""One round of each of Rucio's daemons in this process, without the seconds they wait as commands."""
+"""One round of those of Rucio's daemons that the sandbox does not run itself, and time made to pass for them."""
 
 from __future__ import annotations
 
@@ -64,21 +64,6 @@ def undertaker() -> None:
     from rucio.daemons.undertaker import undertaker as daemon
 
     _once("undertaker", daemon.run_once, paused_dids={}, chunk_size=10)
-
-
-def reaper(rse: str) -> None:
-    """Delete what is due on *rse*, however much room there is."""
-    from rucio.daemons.reaper.reaper import reaper as daemon
-
-    for _ in range(2):
-        daemon(once=True, rses=[], include_rses=rse, exclude_rses=None, greedy=True, delay_seconds=0)
-
-
-def finisher() -> None:
-    """Draw the consequences of ended transfers."""
-    from rucio.daemons.conveyor.finisher import finisher as daemon
-
-    daemon(once=True, partition_wait_time=0)
 
 
 def end_requests(rucio: EmbeddedRucio, state: str, **values: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 import rucio_daemons as daemons
 from rucio_trace_policy import hooks
 from rucio_trace_policy.tables import tables
+from rucio_trace_sandbox.daemons import finish, reap
 from sqlalchemy import select, text
 
 if TYPE_CHECKING:
@@ -158,24 +159,24 @@ def _requested(rucio: EmbeddedRucio) -> Rse:
 def test_a_finished_transfer_makes_its_replica_available(hooked: EmbeddedRucio) -> None:
     there = _requested(hooked)
     daemons.end_requests(hooked, "DONE")
-    daemons.finisher()
+    finish()
     assert changes(hooked, there) == [(None, C), (C, A)]
 
 
 def test_a_transfer_that_failed_for_good_makes_its_replica_unavailable(hooked: EmbeddedRucio) -> None:
     there = _requested(hooked)
     daemons.end_requests(hooked, "FAILED", retry_count=10)
-    daemons.finisher()
+    finish()
     assert changes(hooked, there) == [(None, C), (C, U)]
 
 
 def test_a_transfer_that_is_tried_again_changes_no_replica(hooked: EmbeddedRucio) -> None:
     there = _requested(hooked)
     daemons.end_requests(hooked, "FAILED", retry_count=0)
-    daemons.finisher()
+    finish()
     assert changes(hooked, there) == [(None, C)]
     daemons.end_requests(hooked, "DONE")
-    daemons.finisher()
+    finish()
     assert changes(hooked, there) == [(None, C), (C, A)]
 
 
@@ -207,7 +208,7 @@ def test_a_bad_replica_that_a_rule_wants_is_copied_again(hooked: EmbeddedRucio) 
     daemons.necromancer()
     assert changes(hooked, there) == [(None, A), (A, D), (D, C)]
     daemons.end_requests(hooked, "DONE")
-    daemons.finisher()
+    finish()
     assert changes(hooked, there) == [(None, A), (A, D), (D, C), (C, A)]
 
 
@@ -217,7 +218,7 @@ def test_a_last_bad_replica_is_given_up(hooked: EmbeddedRucio) -> None:
     add_rule(hooked, "HERE", "file")
     _declare_bad(hooked, here, "DID")
     daemons.necromancer()
-    daemons.reaper("HERE")
+    reap("HERE")
     assert changes(hooked)[:2] == [(None, A), (A, D)]
     assert changes(hooked)[-1][1] is None
 
@@ -261,7 +262,7 @@ def test_the_reaper_marks_and_deletes(hooked: EmbeddedRucio) -> None:
     stored = hooked.upload(rse, "file", b"content")
     created = outbox(hooked)[0].generation
     _set_tombstone(hooked, rse)
-    daemons.reaper("DISK")
+    reap("DISK")
     assert changes(hooked) == [(None, C), (C, A), (A, B), (B, None)]
     assert not stored.path.exists()
     assert outbox(hooked)[-1].generation == created
@@ -283,7 +284,7 @@ def test_the_undertaker_takes_away_a_dataset_and_the_reaper_its_files(hooked: Em
     daemons.undertaker()
     assert changes(hooked) == [(None, C), (C, A)]
     daemons.end_tombstones(hooked)
-    daemons.reaper("DISK")
+    reap("DISK")
     assert changes(hooked) == [(None, C), (C, A), (A, B), (B, None)]
 
 

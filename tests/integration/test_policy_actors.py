@@ -11,6 +11,7 @@ import pytest
 import rucio_daemons as daemons
 from rucio_trace_policy import causes, hooks
 from rucio_trace_policy.tables import tables
+from rucio_trace_sandbox.daemons import reap
 from sqlalchemy import func, insert, select, text, update
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def test_a_reduced_rule_names_its_account_though_the_site_knows_no_such_action(n
     rule_id = add_rule("HERE|THERE", copies=2)
     reduce_replication_rule(rule_id, 1, None, issuer="root")
     daemons.end_tombstones(named)
-    daemons.reaper("HERE|THERE")
+    reap("HERE|THERE")
     assert removal(named) == causes.Removal("root", "reduce_rule", rule_id)
 
 
@@ -340,7 +341,7 @@ def _delete_rule(rule_id: str, issuer: str = "root") -> None:
 
 def _reap(rucio: EmbeddedRucio, rse: str = "DISK") -> None:
     daemons.end_tombstones(rucio)
-    daemons.reaper(rse)
+    reap(rse)
 
 
 def test_a_deletion_by_the_reaper_names_who_removed_the_rule(named: EmbeddedRucio) -> None:
@@ -442,7 +443,7 @@ def test_a_lifetime_taken_back_erases_nothing(named: EmbeddedRucio) -> None:
     set_metadata("test", "file", "lifetime", None, issuer="root")
     with named.session() as session:
         set_tombstone(rse.id, named.scope, "file", tombstone=daemons.LONG_AGO, session=session)
-    daemons.reaper("DISK")
+    reap("DISK")
     assert removal(named) == causes.Removal(None, None, None)
 
 

@@ -91,7 +91,7 @@ def test_a_deletion_by_the_reaper_says_who_removed_which_rule(kit: Kit) -> None:
     rucio_daemons.end_rule(rucio, rule_id)
     rucio_daemons.judge_cleaner()
     rucio_daemons.end_tombstones(rucio)
-    rucio_daemons.reaper("DISK")
+    daemons.reap("DISK")
     assert not stored.path.exists()
     kit.run(accounts="keep")
     assert kit.events() == [("CREATE", "DISK"), ("DELETE", "DISK")]

@@ -6,11 +6,10 @@ a storage that answers differently twice has told nothing about the file.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rucio_trace.archive import ArchivePass
+from rucio_trace.archive import ArchivePass, is_archive_name
 from rucio_trace.digest import DigestPass
 from rucio_trace.errors import TraceabilityError
 from rucio_trace.trace import Content
@@ -31,7 +30,6 @@ __all__ = ["Expected", "Inconstant", "Prover", "Reading", "algorithms"]
 MAIN_ALGORITHM = "BLAKE3"
 # A trace may be 8 MiB; an archive of more members than this is traced as a whole.
 MAX_CONTENTS = 20_000
-_ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 
 
 class Inconstant(Unavailable):
@@ -116,7 +114,7 @@ class Prover:
         self, replica: Replica, wanted: tuple[str, ...], with_contents: bool, watch: Callable[[int], None]
     ) -> Reading:
         with self.storage.open(replica, watch) as pieces:
-            if with_contents and self.contents and _ARCHIVE_NAME.search(replica.name):
+            if with_contents and self.contents and is_archive_name(replica.name):
                 return self._read_archive(replica, pieces, wanted)
             with DigestPass(wanted) as digests:
                 for piece in pieces:
