@@ -7,13 +7,18 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell nproc)
 
 DEMO_PACKAGES := python3-venv xrootd-server xrootd-client
-TEST_PACKAGES := $(DEMO_PACKAGES) postgresql openssl bzip2 xz-utils
+TEST_PACKAGES := $(DEMO_PACKAGES) postgresql mariadb-server openssl bzip2 xz-utils \
+	nginx-light openssh-server openssh-client xrootd-server-plugins python3-gfal2 gfal2-plugin-http gfal2-plugin-xrootd b3sum
 
-.PHONY: help demo test lint format bench soak upstream clean
+# An engine is started only where none answers, and a base image made only where none can be pulled.
+DOCKER_PACKAGES := docker.io docker-compose debootstrap iptables
+
+.PHONY: help moto demo test test-docker lint format bench soak upstream clean
 
 help:
 	@echo "make demo [PRODUCT=FILE]  a whole federation on this machine, told step by step"
 	@echo "make test [ARGS=…]        every test, against real Rucio, PostgreSQL and XRootD"
+	@echo "make test-docker          build the images, run a federation of them"
 	@echo "make lint                 ruff and mypy"
 	@echo "make bench                ratios against the named peers, as a table"
 	@echo "make soak [SEEDS=1000]    kill the recorder at random seams, many times"
@@ -23,9 +28,14 @@ demo: $(VENV)/.installed
 	@scripts/system-packages $(DEMO_PACKAGES)
 	@$(BIN)/rucio-trace demo $(if $(PRODUCT),--product "$(PRODUCT)")
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed moto
 	@scripts/system-packages $(TEST_PACKAGES)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-docker: $(VENV)/.installed
+	@docker info >/dev/null 2>&1 || scripts/system-packages $(DOCKER_PACKAGES)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test-docker]"
+	$(BIN)/python -m pytest --timeout 1500 tests/docker $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -36,7 +46,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed moto
 	@scripts/system-packages $(TEST_PACKAGES)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -49,6 +59,15 @@ upstream: $(VENV)/.installed
 	@test -n "$(RUCIO_SOURCE)" || { echo "RUCIO_SOURCE=DIR: a checkout of Rucio, for its tests" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[upstream]"
 	$(BIN)/python tests/upstream/compare.py "$(RUCIO_SOURCE)"
+
+# An S3 server for the tests; its pins and Rucio's exclude each other.
+moto: $(VENV)/moto/.installed
+
+$(VENV)/moto/.installed: constraints-moto.txt | $(VENV)/.installed
+	@echo "Installing moto into $(VENV)/moto …"
+	@test -x $(VENV)/moto/bin/python || $(BIN)/python -m venv $(VENV)/moto
+	@$(VENV)/moto/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-moto.txt
+	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@scripts/system-packages python3-venv

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from samples import authority, digest, product, signer, trace
+from samples import authority, digest, product, signer, statement, trace
+from unit.authority import signed_raw
 
 from rucio_trace.identity import Trust
 from rucio_trace.statement import Content, Event
@@ -16,7 +17,7 @@ from rucio_trace.statement import Content, Event
 if TYPE_CHECKING:
     from rucio_trace.envelope import Trace
 
-__all__ = ["creations", "product", "signer", "trust"]
+__all__ = ["creations", "digest", "product", "signed_raw", "signer", "statement", "trust"]
 
 
 def creations(first: int, count: int, contents: int = 15) -> list[Trace]:

@@ -62,11 +62,13 @@ def check_trace(
     *,
     registered_at: datetime | None = None,
     allow_stale_crl: bool = False,
+    scope: str | None = None,
 ) -> Accepted:
     """Accept *trace* at the time *at*, or raise.
 
     *registered_at* is the moment the verifier's own store took the trace in, and nothing else: a
-    certificate that was good then stays good for it.
+    certificate that was good then stays good for it. *scope* is that of a product in Rucio for which a
+    trace of a file in no Rucio is to speak: its signer then needs the right there, instead of `outside`.
 
     Raises:
         Refused: with every fault found.
@@ -85,7 +87,7 @@ def check_trace(
     found += _signature_faults(trace, signer)
     found += _signer_faults(signer)
     found += _time_faults(trace, signer, judged_at)
-    member, more = _membership(trace, trust, signer, chain, judged_at)
+    member, more = _membership(trace, trust, signer, chain, judged_at, scope)
     found += more
     if member is not None:
         when = _When(at, judged_at, registered_at is not None, allow_stale_crl)
@@ -148,7 +150,7 @@ def _time_faults(trace: Trace, signer: Certificate, judged_at: datetime) -> list
 
 
 def _membership(
-    trace: Trace, trust: Trust, signer: Certificate, chain: tuple[Certificate, ...], at: datetime
+    trace: Trace, trust: Trust, signer: Certificate, chain: tuple[Certificate, ...], at: datetime, scope: str | None
 ) -> tuple[tuple[Member, Path] | None, list[Fault]]:
     """The member whose word this is, by certificate and by right; else the nearest miss, told in faults."""
     vouching = trust.vouching(signer, chain, at)
@@ -162,7 +164,7 @@ def _membership(
     misses: list[tuple[tuple[Member, Path], list[Fault]]] = []
     for member, path in owners:
         found = _path_faults(member, path, signer, chain, at)
-        if trace.statement.schema in (None, SCHEMA) and (right := member.missing_right(trace.statement)):
+        if trace.statement.schema in (None, SCHEMA) and (right := member.missing_right(trace.statement, scope)):
             found.append(faults.OutsideRights(member.name, right, "no such right"))
         if not found:
             return (member, path), []

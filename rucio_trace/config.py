@@ -23,6 +23,7 @@ __all__ = [
     "BadOption",
     "Instance",
     "Limits",
+    "Producer",
     "Recorder",
     "ServiceContext",
     "Settings",
@@ -134,6 +135,17 @@ class Recorder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Producer:
+    """Who signs what `upload` brings."""
+
+    site: str = ""
+    key: Path | None = None
+    key_password_file: Path | None = None
+    certificate: Path | None = None
+    contents: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything the programs can be told; `file` is None when no file was found and all is default."""
 
@@ -142,6 +154,7 @@ class Settings:
     trust: Trust = Trust()
     limits: Limits = Limits()
     recorder: Recorder = Recorder()
+    producer: Producer = Producer()
     file: Path | None = field(default=None, metadata={"internal": True})
 
     @classmethod

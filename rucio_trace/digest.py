@@ -54,9 +54,8 @@ class NotAFile(TraceabilityError):
     """What was named has no bytes of its own to digest."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(
-            str(path), expected="a file", found="a directory", hint="pack it (zip or tar) or name its files"
-        )
+        hint = "pack it (zip or tar) or name its files; `hash --product` digests its content"
+        super().__init__(str(path), expected="a file", found="a directory", hint=hint)
 
 
 class FileChanged(Undecided):

@@ -26,7 +26,7 @@ from rucio_trace.keys import load_key
 from rucio_trace.statement import SCHEMA, Event, Statement, parse_time
 from rucio_trace.trace import parse, read, read_claims, serialise
 
-__all__ = ["MAX_CHAIN", "Signer", "Trace", "dumps", "parse_traces", "sign", "to_json"]
+__all__ = ["MAX_CHAIN", "Signer", "Trace", "dumps", "parse_traces", "sign", "to_json", "unreadable"]
 
 MAX_CHAIN = 8  # intermediates; public authorities use one or two, grids up to three
 
@@ -62,6 +62,17 @@ class Trace:
     @property
     def message_digest(self) -> str:
         return hashlib.sha256(self.message.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def not_signed(self) -> dict[str, str]:
+        """What stands beside the signed text and is in no way covered by it: noted, never believed.
+
+        Of ours it is nothing: all that stands there repeats the text.
+        """
+        if self.statement.schema is not None:
+            return {}
+        claimed = {key: getattr(self, f"claimed_{key}") for key in _CLAIMED}
+        return {key: value for key, value in claimed.items() if value is not None and key not in self.statement.extra}
 
     @classmethod
     def restore(
@@ -219,7 +230,7 @@ def _encoded(data: bytes) -> str:
 
 
 def parse_traces(data: bytes, *, max_bytes: int = strictjson.MAX_BYTES) -> list[Trace]:
-    """Read a JSON array of traces, or a single one: ours, or the Traceability Service's.
+    """Read a JSON array of traces, a single one, or an answer with `traces`: ours, or the Traceability Service's.
 
     A trace that cannot be read, or differs from what stands beside its signed text, is returned with
     `faults`, so that one bad trace does not hide the others.
@@ -228,6 +239,8 @@ def parse_traces(data: bytes, *, max_bytes: int = strictjson.MAX_BYTES) -> list[
         Malformed: the text as a whole is not that; no other error escapes.
     """
     value = strictjson.read(data, "traces", max_bytes=max_bytes)
+    if isinstance(value, dict) and "product" not in value and isinstance(value.get("traces"), list):
+        value = value["traces"]
     if isinstance(value, list):
         return [_one_of_many(item) for item in value]
     return [_trace(_object(value, "traces"))]
@@ -238,9 +251,14 @@ def _one_of_many(item: Any) -> Trace:
     try:
         return _trace(_object(item, "trace"))
     except Malformed as error:
-        nothing = Statement(hash="", name="", size=0, event=Event.CREATE, schema=None)
-        fault = MessageUnreadable(error.subject, error.expected, error.found)
-        return Trace(statement=nothing, message="", signature=b"", certificate=b"", faults=(fault,))
+        return unreadable(error)
+
+
+def unreadable(error: Malformed) -> Trace:
+    """What stands for a trace that cannot be read: it says nothing of any file."""
+    nothing = Statement(hash="", name="", size=0, event=Event.CREATE, schema=None)
+    fault = MessageUnreadable(error.subject, error.expected, error.found)
+    return Trace(statement=nothing, message="", signature=b"", certificate=b"", faults=(fault,))
 
 
 def _trace(outer: dict[str, Any]) -> Trace:

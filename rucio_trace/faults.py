@@ -18,6 +18,7 @@ __all__ = [
     "CertificateRevoked",
     "CertificateUnreadable",
     "ChainBroken",
+    "ContentOf",
     "ContentUnderOtherName",
     "Contradiction",
     "CrlUnusable",
@@ -34,6 +35,7 @@ __all__ = [
     "MissingDigest",
     "NewerGeneration",
     "NewerSchema",
+    "NoContents",
     "NoDigitalSignature",
     "NobodyVouches",
     "NotYetValid",
@@ -241,6 +243,18 @@ class ContentUnderOtherName(FileFault):
     """The content of one product under the name of another."""
 
     wording = "it is the content {found} under the name {expected}"
+
+
+class ContentOf(Remark):
+    """The files are those of a signed archive, in another packaging."""
+
+    wording = "it is the content of {found}"
+
+
+class NoContents(FileFault):
+    """The archive of this name signs no members, or by another algorithm: a folder cannot be compared with it."""
+
+    wording = "{expected} would decide, and are not signed for {found}"
 
 
 class MissingDigest(FileFault):

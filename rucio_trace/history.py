@@ -57,8 +57,9 @@ def standing(
 ) -> tuple[list[Trace], list[tuple[Trace, Trace]]]:
     """The traces that are not withdrawn, and the others, each with the REVOKE that withdrew it.
 
-    A REVOKE acts on the trace of its own product that it names; if that is a REVOKE, it undoes
-    it. Outside Rucio, where no scope gives rights, *speaker* must be the same for both.
+    All are of one product, or of files in no Rucio; those that joined it among them. A REVOKE acts on the trace
+    that it names; if that is a REVOKE, it undoes it. One of a file in no Rucio reaches only traces of such files, of
+    the same *speaker*.
     """
     traces = list(traces)
     by_id: dict[str, list[Trace]] = {}
@@ -83,10 +84,12 @@ def standing(
 
 def _may_withdraw(revoke: Trace, target: Trace, speaker: Callable[[Trace], str]) -> bool:
     product = revoke.statement.product
-    if product != target.statement.product:
-        return False
-    return product is not None or (
-        speaker(revoke) == speaker(target) and revoke.statement.hash == target.statement.hash
+    if product is not None:
+        return target.statement.product in (product, None)
+    return (
+        target.statement.product is None
+        and speaker(revoke) == speaker(target)
+        and revoke.statement.hash == target.statement.hash
     )
 
 
@@ -138,7 +141,7 @@ class History:
 
 
 def history_of(traces: Iterable[Trace], speaker: Callable[[Trace], str] = lambda _trace: "") -> History:
-    """Weigh the accepted traces of *one* product, in any order."""
+    """Weigh the accepted traces of *one* product, with those that joined it (`joining.join`), in any order."""
     kept, withdrawn = standing(sorted(traces, key=_age), speaker)
     creates = [t for t in kept if t.statement.event is Event.CREATE]
     gone = tuple(

@@ -117,21 +117,24 @@ class Member:
     def owns(self, certificate: Certificate) -> bool:
         return any(subject.match(certificate) for subject in self.subjects)
 
-    def missing_right(self, s: Statement) -> str | None:
+    def missing_right(self, s: Statement, scope: str | None = None) -> str | None:
         """The right this member lacks for saying *s*; None when it may.
 
-        Whoever looks at a replica needs its RSE; whoever speaks for a product needs its scope.
+        Whoever looks at a replica needs its RSE; whoever speaks for a product needs its scope. A file in no Rucio has
+        neither: it is spoken of by right of *scope*, that of a product in Rucio which it is, or of `outside`.
         """
         product = s.product
-        if product is None:
+        if product is None and scope is None:
             return None if self.outside else "the right to speak of files outside Rucio"
         if s.rse is not None:
             return None if self.rses.match(s.rse) else f"the right to attest RSE {s.rse}"
+        if product is not None:
+            scope = product.scope
         rights = {Event.CREATE: self.create, Event.OBSOLETE: self.obsolete, Event.REVOKE: self.revoke}
         patterns = rights.get(s.event)
-        if patterns is not None and patterns.match(product.scope):
+        if patterns is not None and patterns.match(scope or ""):
             return None
-        return f"the right to {s.event} in scope {product.scope}"
+        return f"the right to {s.event} in scope {scope}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,22 @@ from rucio_trace import faults
 from rucio_trace.envelope import Trace
 from rucio_trace.faults import Fault
 from rucio_trace.history import History, agree, history_of
+from rucio_trace.joining import join
 from rucio_trace.statement import ALGORITHMS, STRONG, ProductKey, Statement, base_name
 
-__all__ = ["Answer", "Candidate", "Index", "Verdict", "compare"]
+__all__ = [
+    "COPERNICUS_ALGORITHMS",
+    "Answer",
+    "Candidate",
+    "Index",
+    "Product",
+    "Verdict",
+    "compare",
+    "newest",
+    "speaking",
+    "state_of",
+    "with_faults",
+]
 
 # The digests a trace of the Traceability Service may hold, which does not sign which one it is.
 COPERNICUS_ALGORITHMS = ("BLAKE3", "SHA256", "SHA3")
@@ -37,11 +50,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A file in hand, measured by ourselves.
+    """A file or a folder in hand, measured by ourselves.
 
-    `hashes` holds its digests by algorithm. With `did` ("scope:name") the file is held against
+    `hashes` holds a file's digests by algorithm. With `did` ("scope:name") the file is held against
     that product alone. `contents`, the digests of an archive's members by path in the algorithm
-    `contents_algorithm`, only serve to name what differs.
+    `contents_algorithm`, serve to name what differs. `product_digest` is that of a folder, which has
+    `contents` in BLAKE3 and no `hashes`, or of an archive's members.
     """
 
     file: str
@@ -51,6 +65,11 @@ class Candidate:
     did: str | None = None
     contents: Mapping[str, str] | None = None
     contents_algorithm: str = "BLAKE3"
+    product_digest: str | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        return self.product_digest is not None and not self.hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +118,9 @@ def _key(s: Statement) -> _Key:
 
 
 @dataclass(frozen=True, slots=True)
-class _Product:
+class Product:
+    """A product that accepted traces speak of, and its history."""
+
     key: _Key
     history: History
 
@@ -129,22 +150,42 @@ _Index = TypeVar("_Index", str, int)
 class Index:
     """All products that accepted traces speak of, ready to be asked about files."""
 
-    def __init__(self, traces: Iterable[Trace], speaker: Callable[[Trace], str] = lambda _trace: "") -> None:
+    def __init__(
+        self,
+        traces: Iterable[Trace],
+        speaker: Callable[[Trace], str] = lambda _trace: "",
+        may_join: Callable[[Trace, str], bool] = lambda _trace, _scope: True,
+        only_joining: Iterable[Trace] = (),
+    ) -> None:
+        """*only_joining* count as traces of the products in Rucio that they join, and not by themselves.
+
+        `joined` tells which trace joined a product of which scope.
+        """
         by_key: dict[_Key, list[Trace]] = {}
         for trace in traces:
             by_key.setdefault(_key(trace.statement), []).append(trace)
-        products = [_Product(key, history_of(group, speaker)) for key, group in by_key.items()]
+        outside: dict[str, list[Trace]] = {}
+        for trace in (*(t for key, of in by_key.items() if not isinstance(key, ProductKey) for t in of), *only_joining):
+            outside.setdefault(trace.statement.name, []).append(trace)
+        self.joined: list[tuple[Trace, str]] = []
+        for key, group in by_key.items():
+            if isinstance(key, ProductKey) and (strangers := outside.get(base_name(key.name))):
+                joining = join(group, strangers, may_join)
+                self.joined += [(trace, key.scope) for trace in joining]
+                group.extend(joining)
+        products = [Product(key, history_of(group, speaker)) for key, group in by_key.items()]
         products.sort(key=lambda p: (p.rucio is None, str(p.key)))
-        self._by_digest: dict[str, dict[_Key, _Product]] = {}
-        self._by_name: dict[str, dict[_Key, _Product]] = {}
-        self._by_did: dict[str, dict[_Key, _Product]] = {}
-        self._by_size: dict[int, dict[_Key, _Product]] = {}
-        self._by_content: dict[str, dict[_Key, _Product]] = {}
+        self.products = tuple(products)
+        self._by_digest: dict[str, dict[_Key, Product]] = {}
+        self._by_name: dict[str, dict[_Key, Product]] = {}
+        self._by_did: dict[str, dict[_Key, Product]] = {}
+        self._by_size: dict[int, dict[_Key, Product]] = {}
+        self._by_content: dict[str, dict[_Key, Product]] = {}
         for product in products:
             self._enter(product)
 
-    def _enter(self, product: _Product) -> None:
-        def enter(index: dict[_Index, dict[_Key, _Product]], key: _Index) -> None:
+    def _enter(self, product: Product) -> None:
+        def enter(index: dict[_Index, dict[_Key, Product]], key: _Index) -> None:
             index.setdefault(key, {})[product.key] = product
 
         for trace in (*product.history.deciding, *product.history.withdrawn_origins):
@@ -162,7 +203,7 @@ class Index:
         """What the products known here say of the file."""
         if candidate.did is not None:
             return self._held_against(candidate, candidate.did)
-        if matched := _newest(self._matched(candidate)):
+        if matched := newest(self._matched(candidate)):
             return self._of_digest(candidate, matched)
         if members := self._as_member(candidate):
             return members
@@ -171,27 +212,27 @@ class Index:
             return answer
         return _incomparable(candidate, self._by_size.get(candidate.size, {}).values()) or answer
 
-    def _matched(self, candidate: Candidate) -> list[_Product]:
-        found: dict[_Key, _Product] = {}
+    def _matched(self, candidate: Candidate) -> list[Product]:
+        found: dict[_Key, Product] = {}
         for digest in candidate.hashes.values():
             found.update(self._by_digest.get(digest, {}))
         return [product for product in found.values() if verdict_on(candidate, product.history)]
 
-    def _named(self, candidate: Candidate) -> list[_Product]:
-        return _newest(self._by_name.get(candidate.base_name, {}).values())
+    def _named(self, candidate: Candidate) -> list[Product]:
+        return newest(self._by_name.get(candidate.base_name, {}).values())
 
     def _held_against(self, candidate: Candidate, did: str) -> Answer:
         """By its DID alone: the newest generation there is, whatever else the bytes may be."""
-        products = _newest(self._by_did.get(did, {}).values())
+        products = newest(self._by_did.get(did, {}).values())
         if matched := [p for p in products if verdict_on(candidate, p.history)]:
             return self._agreed(candidate, matched)
         answer = _of_name(candidate, products)
         strangers = [p for p in self._matched(candidate) if p not in products]
         if answer.verdict is Verdict.TAMPERED and strangers:
-            return _with(answer, faults.ContentUnderOtherName("content", f"of {did}", f"of {strangers[0].label}"))
+            return with_faults(answer, faults.ContentUnderOtherName("content", f"of {did}", f"of {strangers[0].label}"))
         return answer
 
-    def _of_digest(self, candidate: Candidate, matched: list[_Product]) -> Answer:
+    def _of_digest(self, candidate: Candidate, matched: list[Product]) -> Answer:
         """The bytes are a product's. Prefer the one of the file's name, and one in Rucio."""
         named = [p for p in matched if p.name == candidate.base_name]
         if not named:
@@ -200,17 +241,17 @@ class Index:
                 return unsure
             if others:
                 fault = faults.ContentUnderOtherName("content", f"of {others[0].label}", f"of {matched[0].label}")
-                answer = _speaking(candidate, matched[0], Verdict.TAMPERED)
-                return _with(answer, fault)
+                answer = speaking(candidate, matched[0], Verdict.TAMPERED)
+                return with_faults(answer, fault)
         pool = named or matched
         in_rucio = [p for p in pool if p.rucio is not None]
         answer = self._agreed(candidate, in_rucio or pool)
         outside = [p for p in pool if in_rucio and p.rucio is None]
-        return _with(answer, *(remark for p in outside for remark in _obsolete(p)))
+        return with_faults(answer, *(remark for p in outside for remark in _obsolete(p)))
 
     def _as_member(self, candidate: Candidate) -> Answer | None:
         """The file as a member of an archive, under its own name there."""
-        found: dict[_Key, tuple[_Product, str]] = {}
+        found: dict[_Key, tuple[Product, str]] = {}
         for digest in candidate.hashes.values():
             for key, product in self._by_content.get(digest, {}).items():
                 if path := _member_path(candidate, product):
@@ -218,34 +259,34 @@ class Index:
         if not found:
             return None
         paths = {product.key: path for product, path in found.values()}
-        products = _newest(product for product, _ in found.values())
+        products = newest(product for product, _ in found.values())
         answer = self._agreed(candidate, products, member=True)
         return replace(answer, member=paths[products[0].key])
 
-    def _agreed(self, candidate: Candidate, pool: Sequence[_Product], *, member: bool = False) -> Answer:
+    def _agreed(self, candidate: Candidate, pool: Sequence[Product], *, member: bool = False) -> Answer:
         """The one verdict of several products with these bytes; none, if they differ."""
-        verdicts = {p.key: _state(p.history) if member else verdict_on(candidate, p.history) for p in pool}
+        verdicts = {p.key: state_of(p.history) if member else verdict_on(candidate, p.history) for p in pool}
         if len(set(verdicts.values())) > 1:
             told = [faults.SeveralProducts("product", "one verdict", f"{p.label}: {verdicts[p.key]}") for p in pool]
             return Answer(Verdict.UNDECIDED, faults=tuple(told))
         first = pool[0]
-        answer = _speaking(candidate, first, verdicts[first.key] or Verdict.UNKNOWN)
-        return _with(answer, *self._newer(first))
+        answer = speaking(candidate, first, verdicts[first.key] or Verdict.UNKNOWN)
+        return with_faults(answer, *self._newer(first))
 
-    def _newer(self, product: _Product) -> list[Fault]:
+    def _newer(self, product: Product) -> list[Fault]:
         if product.rucio is None:
             return []
-        newest = _newest(self._by_did[product.rucio.did].values())
+        generations = newest(self._by_did[product.rucio.did].values())
         return [
             faults.NewerGeneration("generation", p.rucio.generation, product.rucio.generation)
-            for p in newest
+            for p in generations
             if p.rucio and (p.rucio.rucio, p.rucio.vo) == (product.rucio.rucio, product.rucio.vo) and p != product
         ]
 
 
-def _newest(products: Iterable[_Product]) -> list[_Product]:
+def newest(products: Iterable[Product]) -> list[Product]:
     """Of each DID the newest generation; files outside Rucio all."""
-    found: dict[object, _Product] = {}
+    found: dict[object, Product] = {}
     for product in products:
         r = product.rucio
         name = product.key if r is None else (r.rucio, r.vo, r.scope, r.name)
@@ -258,7 +299,7 @@ def _newest(products: Iterable[_Product]) -> list[_Product]:
 # ------------------------------------------------------------------------- one file, one product
 
 
-def _state(history: History) -> Verdict | None:
+def state_of(history: History) -> Verdict | None:
     """What the product is, for a file that is what its claims say."""
     if history.rivals:
         return Verdict.DISPUTED
@@ -274,13 +315,13 @@ def verdict_on(candidate: Candidate, history: History) -> Verdict | None:
         # they may agree wherever they can be compared, and the file shows where they do not
         return Verdict.DISPUTED
     if compared and compared[0]:  # the origin's own digest: what agrees with it may be of lower rank
-        return _state(history)
+        return state_of(history)
     if any(compare(candidate, trace.statement) for trace in history.withdrawn_origins):
         return Verdict.REVOKED
     return None
 
 
-def _speaking(candidate: Candidate, product: _Product, verdict: Verdict) -> Answer:
+def speaking(candidate: Candidate, product: Product, verdict: Verdict) -> Answer:
     """An answer that rests on *product*, with everything worth telling about it."""
     history = product.history
     told: list[Fault] = []
@@ -300,7 +341,7 @@ def _speaking(candidate: Candidate, product: _Product, verdict: Verdict) -> Answ
     return Answer(verdict, product.rucio, history.origin, decisive, (*told, *_remarks(history)))
 
 
-def _obsolete(product: _Product) -> list[Fault]:
+def _obsolete(product: Product) -> list[Fault]:
     return [
         faults.MarkedObsolete("product", "in use", t.statement.obsolescence or "obsolete", t.id)
         for t in product.history.obsolete
@@ -318,14 +359,14 @@ def _remarks(history: History) -> list[Fault]:
     ]
 
 
-def _with(answer: Answer, *more: Fault) -> Answer:
+def with_faults(answer: Answer, *more: Fault) -> Answer:
     return replace(answer, faults=(*answer.faults, *more)) if more else answer
 
 
 # ------------------------------------------------------------------------------ no digest matches
 
 
-def _of_name(candidate: Candidate, products: Sequence[_Product]) -> Answer:
+def _of_name(candidate: Candidate, products: Sequence[Product]) -> Answer:
     """The bytes are nobody's; *products* bear the file's name, or are its DID."""
     claiming = [p for p in products if p.claims]
     if not claiming:
@@ -339,11 +380,11 @@ def _of_name(candidate: Candidate, products: Sequence[_Product]) -> Answer:
     if not one_product:
         told = [faults.AmbiguousName("product", "one of this name", p.label) for p in claiming]
         return Answer(Verdict.UNDECIDED, faults=tuple(told))
-    answer = _speaking(candidate, first, Verdict.TAMPERED)
+    answer = speaking(candidate, first, Verdict.TAMPERED)
     return replace(answer, faults=(*(f for t in first.claims for f in _differences(candidate, t)), *answer.faults))
 
 
-def _incomparable(candidate: Candidate, products: Iterable[_Product]) -> Answer | None:
+def _incomparable(candidate: Candidate, products: Iterable[Product]) -> Answer | None:
     """Undecided, if some product could be the file for want of a digest."""
     missing: set[str] = set()
     for product in products:
@@ -389,7 +430,7 @@ def _different_contents(candidate: Candidate, trace: Trace) -> list[Fault]:
     ]
 
 
-def _member_path(candidate: Candidate, product: _Product) -> str | None:
+def _member_path(candidate: Candidate, product: Product) -> str | None:
     for trace in product.claims:
         s = trace.statement
         algorithms = (s.hash_algorithm,) if s.hash_algorithm else COPERNICUS_ALGORITHMS

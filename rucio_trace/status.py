@@ -16,7 +16,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from rucio_trace.certificates import load
+from rucio_trace.errors import Malformed
 from rucio_trace.history import History, agree, history_of
+from rucio_trace.joining import join
 from rucio_trace.statement import STRONG, Event, parse_time
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from rucio_trace.statement import Statement
     from rucio_trace.store.records import Stored
 
-__all__ = ["ProductStatus", "ReplicaStatus", "State", "Status", "product_status"]
+__all__ = ["ProductStatus", "ReplicaStatus", "State", "Status", "product_status", "speaker"]
 
 
 class Status(StrEnum):
@@ -88,17 +91,17 @@ class ProductStatus:
 
 
 def product_status(history: Sequence[Stored], replica_key: Callable[[str], str]) -> ProductStatus:
-    """The status of the one product that all of *history* speaks of.
+    """The status of the one product that *history* speaks of; traces of files in no Rucio count if they join it.
 
     *replica_key* gives for an RSE's signed name what the RSE is known by now: RSEs can be renamed.
 
     Raises:
         ValueError: traces of several products, or of none.
     """
-    products = {stored.trace.statement.product for stored in history}
-    if len(products) > 1 or None in products:
+    own = [stored.trace for stored in history if stored.trace.statement.product is not None]
+    if len({trace.statement.product for trace in own}) != 1 and history:
         raise ValueError("a status is that of one product")
-    judged = history_of(stored.trace for stored in history)
+    judged = history_of([*own, *join(own, (stored.trace for stored in history))], speaker)
     standing = {id(trace) for trace in judged.traces}
     counting = [stored for stored in _in_order(history) if id(stored.trace) in standing]
     replicas = _replicas(counting, judged.origin, replica_key)
@@ -108,6 +111,15 @@ def product_status(history: Sequence[Stored], replica_key: Callable[[str], str])
         replicas=replicas,
         position=max((stored.position for stored in history), default=0),
     )
+
+
+def speaker(trace: Trace) -> str:
+    """Whose word it is, as far as a store knows: a member keeps its names when it renews its certificate."""
+    try:
+        signer = load(trace.certificate)
+    except Malformed:  # who has no name is nobody else
+        return trace.certificate.hex()
+    return " ".join((signer.subject, *sorted(signer.uris)))
 
 
 def _in_order(history: Iterable[Stored]) -> list[Stored]:
@@ -181,6 +193,8 @@ def _agrees(statement: Statement, origin: Statement) -> bool | None:
     """Whether both name the same bytes; None if they have no strong digest in common."""
     if not agree(statement, origin):
         return False
+    if not origin.digests:
+        return True  # a CDSE trace: the digest they share is a strong one
     return True if statement.digests.keys() & origin.digests.keys() & set(STRONG) else None
 
 

@@ -16,7 +16,9 @@ from rucio_trace.envelope import Trace
 from rucio_trace.faults import Altered, Expired, Fault, Uncertain, Untrusted
 from rucio_trace.identity import Trust
 from rucio_trace.matching import COPERNICUS_ALGORITHMS, Candidate, Index, Verdict
+from rucio_trace.product_digest import same_stem
 from rucio_trace.statement import ALGORITHMS, ProductKey
+from rucio_trace.unpacked import ContentIndex
 
 __all__ = [
     "CLOCK_SKEW",
@@ -103,22 +105,37 @@ def judge(
 
 
 def check_evidence(
-    evidence: Iterable[Evidence], trust: Trust, now: datetime, *, allow_stale_crl: bool = False
+    evidence: Iterable[Evidence],
+    trust: Trust,
+    now: datetime,
+    *,
+    allow_stale_crl: bool = False,
+    scope: str | None = None,
 ) -> "CheckedEvidence":
-    """Check every trace, once, at one moment; the result judges any number of files."""
+    """Check every trace, once, at one moment; the result judges any number of files.
+
+    *scope* is that of the product in Rucio which the file is known to be, as in `check_trace`.
+    """
     accepted: dict[_Word, Accepted] = {}
     refused: list[Refused] = []
+    scoped = _Scoped(trust, now, allow_stale_crl)
     for item in evidence:
         word = _word(item.trace)
         try:
             found = check_trace(
-                item.trace, trust, now, registered_at=item.registered_at, allow_stale_crl=allow_stale_crl
+                item.trace,
+                trust,
+                now,
+                registered_at=item.registered_at,
+                allow_stale_crl=allow_stale_crl,
+                scope=scope,
             )
         except Refused as error:
             refused.append(error)
+            scoped.consider(item, error)
         else:
             accepted[word] = min(found, accepted.get(word, found), key=_by_judgement)
-    return CheckedEvidence(tuple(accepted.values()), tuple(refused), now)
+    return CheckedEvidence(tuple(accepted.values()), tuple(refused), now, scoped)
 
 
 _Word = tuple[str, bytes]
@@ -134,20 +151,81 @@ def _by_judgement(accepted: Accepted) -> tuple[bool, datetime]:
     return not accepted.registered, accepted.judged_at
 
 
+class _Scoped:
+    """Traces of files in no Rucio whose signers may not speak outside Rucio: they may where they join a product."""
+
+    def __init__(self, trust: Trust, now: datetime, allow_stale_crl: bool) -> None:
+        self._trust, self._now, self._allow_stale_crl = trust, now, allow_stale_crl
+        self._items: dict[_Word, Evidence] = {}
+        self._answers: dict[tuple[_Word, str], Accepted | Refused] = {}
+        self.members: dict[_Word, str] = {}
+        self.uncertain = False  # whether of any it could not be found out
+
+    @property
+    def traces(self) -> list[Trace]:
+        return [item.trace for item in self._items.values()]
+
+    def consider(self, item: Evidence, error: Refused) -> None:
+        """Take *item* in, if it was refused for want of a right alone."""
+        lacks = any(isinstance(fault, faults.OutsideRights) for fault in error.faults)
+        if item.trace.statement.product is None and lacks:
+            word = _word(item.trace)
+            if word not in self._items or item.registered_at is not None:
+                self._items[word] = item
+            self.members[word] = error.member
+            self.uncertain |= any(isinstance(fault, Uncertain) for fault in error.faults)
+
+    def answer(self, trace: Trace, scope: str) -> Accepted | Refused | None:
+        """What it is in a product of *scope*; None for a trace that was not considered."""
+        word = _word(trace)
+        if word not in self._items:
+            return None
+        if (word, scope) not in self._answers:
+            item = self._items[word]
+            try:
+                self._answers[word, scope] = check_trace(
+                    item.trace,
+                    self._trust,
+                    self._now,
+                    registered_at=item.registered_at,
+                    allow_stale_crl=self._allow_stale_crl,
+                    scope=scope,
+                )
+            except Refused as error:
+                self._answers[word, scope] = error
+        return self._answers[word, scope]
+
+    def accepts(self, trace: Trace, scope: str) -> bool:
+        return not isinstance(self.answer(trace, scope), Refused)
+
+    def might_accept(self, trace: Trace, scope: str) -> bool:
+        answer = self.answer(trace, scope)
+        return not isinstance(answer, Refused) or _undecided(answer)
+
+
 class CheckedEvidence:
     """Traces that count, traces that do not, and those of which it could not be found out."""
 
-    def __init__(self, accepted: tuple[Accepted, ...], refused: tuple[Refused, ...], now: datetime) -> None:
-        self.accepted, self.refused, self.now = accepted, refused, now
-        self._uncertain = [r for r in refused if r.family is Uncertain and not _newer(r)]
+    def __init__(
+        self, accepted: tuple[Accepted, ...], refused: tuple[Refused, ...], now: datetime, scoped: _Scoped
+    ) -> None:
+        self.now = now
+        uncertain = [r for r in refused if _undecided(r)]
         self._by_word = {_word(a.trace): a for a in accepted}
-        self._speakers = {word: a.member for word, a in self._by_word.items()}
-        self._speakers.update((_word(r.trace), r.member) for r in self._uncertain)
+        self._speakers = scoped.members | {word: a.member for word, a in self._by_word.items()}
+        self._speakers.update((_word(r.trace), r.member) for r in uncertain)
         traces = [a.trace for a in accepted]
-        self._index = Index(traces, self._speaker)
-        self._index_if = (
-            Index([*traces, *(r.trace for r in self._uncertain)], self._speaker) if self._uncertain else None
-        )
+        index = Index(traces, self._speaker, scoped.accepts, scoped.traces)
+        self._index = ContentIndex(index)
+        answers = {_word(trace): scoped.answer(trace, scope) for trace, scope in index.joined}
+        joined = {word: answer for word, answer in answers.items() if isinstance(answer, Accepted)}
+        self._by_word |= joined
+        self.accepted = tuple(self._by_word.values())
+        self.refused = tuple(r for r in refused if _word(r.trace) not in joined)
+        self._index_if = None
+        if uncertain or scoped.uncertain:
+            believed = [*traces, *(r.trace for r in uncertain)]
+            self._index_if = ContentIndex(Index(believed, self._speaker, scoped.might_accept, scoped.traces))
 
     def _speaker(self, trace: Trace) -> str:
         return self._speakers[_word(trace)]
@@ -199,6 +277,10 @@ def _family(refused: Refused) -> type[Fault]:
     return refused.family
 
 
+def _undecided(refused: Refused) -> bool:
+    return refused.family is Uncertain and not _newer(refused)
+
+
 def _newer(refused: Refused) -> bool:
     """Made by a newer version: what it would say is unknown, so it cannot be weighed as if."""
     return any(isinstance(fault, faults.NewerSchema) for fault in refused.faults)
@@ -209,6 +291,8 @@ def _concerns(trace: Trace, candidate: Candidate) -> bool:
     s = trace.statement
     if candidate.did is not None:
         return s.did == candidate.did
+    if candidate.is_folder:
+        return same_stem(s.name, candidate.base_name)
     return s.name == candidate.base_name or s.hash in candidate.hashes.values()
 
 

@@ -13,10 +13,15 @@ import pytest
 from hypothesis import settings
 from rucio_trace_sandbox.fts import FtsStandIn
 from rucio_trace_sandbox.home import RucioHome, claim_process
+from rucio_trace_sandbox.mariadb import RUCIO_CHARSET, MariaDbServer
 from rucio_trace_sandbox.pki import SandboxAuthority
 from rucio_trace_sandbox.postgres import PostgresCluster
 from rucio_trace_sandbox.rest import gunicorn as start_gunicorn
 from rucio_trace_sandbox.rest import in_process
+from rucio_trace_sandbox.s3 import Moto
+from rucio_trace_sandbox.sftp import Sshd
+from rucio_trace_sandbox.tls import LoopbackTls
+from rucio_trace_sandbox.webdav import Nginx
 from rucio_trace_sandbox.workspace import workspace
 from rucio_trace_sandbox.xrootd import XRootD
 
@@ -126,6 +131,47 @@ def rucio_postgresql(folder: Path, postgres: PostgresCluster, postgres_template:
     postgres.drop(name)
 
 
+# MariaDB has no third run of everything: tests/integration/test_mariadb_*.py choose what differs there.
+
+
+@pytest.fixture(scope="session")
+def mariadb(sandbox_folder: Path) -> Iterator[MariaDbServer]:
+    """A private MariaDB server; `create()` makes a database, `url(name)` names it."""
+    with MariaDbServer.start(sandbox_folder / "maria") as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb_database(mariadb: MariaDbServer) -> Iterator[str]:
+    """The URL of an empty MariaDB database of this test's own."""
+    name = mariadb.create()
+    yield mariadb.url(name)
+    mariadb.drop(name)
+
+
+@pytest.fixture(scope="session")
+def mariadb_rucio(sandbox_folder: Path, mariadb: MariaDbServer) -> str:
+    """The name of a MariaDB database that holds a Rucio, for one test after another."""
+    from rucio_trace_sandbox.embedded import bootstrap, detach
+
+    name = mariadb.create("rucio", *RUCIO_CHARSET)
+    bootstrap(RucioHome.server(sandbox_folder / name, mariadb.url(name)))
+    detach()
+    mariadb.keep(name)
+    return name
+
+
+@pytest.fixture
+def rucio_mariadb(folder: Path, mariadb: MariaDbServer, mariadb_rucio: str) -> Iterator[EmbeddedRucio]:
+    """A clean Rucio in this process, on MariaDB; its `backend` is `mysql`."""
+    from rucio_trace_sandbox.embedded import EmbeddedRucio, detach
+
+    mariadb.reset(mariadb_rucio)
+    url = mariadb.url(mariadb_rucio)
+    yield EmbeddedRucio(RucioHome.server(folder / "rucio", url), url, folder)
+    detach()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def rucio(request: pytest.FixtureRequest) -> EmbeddedRucio:
     """A clean Rucio in this process: the test runs on SQLite, then on PostgreSQL."""
@@ -160,6 +206,48 @@ def xrootd(sandbox_folder: Path) -> Iterator[XRootD]:
 def other_xrootd(sandbox_folder: Path) -> Iterator[XRootD]:
     """A second XRootD server, to copy to."""
     with XRootD.start(sandbox_folder / "xrd2") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tls(sandbox_folder: Path) -> LoopbackTls:
+    """A CA and the certificate of a server on loopback."""
+    return LoopbackTls.make(sandbox_folder / "tls")
+
+
+@pytest.fixture
+def trusted(tls: LoopbackTls, monkeypatch: pytest.MonkeyPatch) -> LoopbackTls:
+    """The same, in a process that trusts it as it would a grid's CAs."""
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv("X509_CERT_DIR", str(tls.ca_folder))
+    return tls
+
+
+@pytest.fixture(scope="session")
+def nginx(sandbox_folder: Path, tls: LoopbackTls) -> Iterator[Nginx]:
+    """nginx as a WebDAV storage over TLS."""
+    with Nginx.start(sandbox_folder / "nginx", tls) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def xrootd_https(sandbox_folder: Path, tls: LoopbackTls) -> Iterator[XRootD]:
+    """An XRootD server that speaks WebDAV over TLS on its `https_port` too."""
+    with XRootD.start(sandbox_folder / "xrdh", "https", tls=tls) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto(sandbox_folder: Path, tls: LoopbackTls) -> Iterator[Moto]:
+    """moto as an S3 storage over TLS."""
+    with Moto.start(sandbox_folder / "moto", tls) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sshd(sandbox_folder: Path) -> Iterator[Sshd]:
+    """OpenSSH's server; put its `programs` before the rest of PATH to be known to it."""
+    with Sshd.start(sandbox_folder / "sshd") as server:
         yield server
 
 

@@ -10,47 +10,20 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from rucio_trace.configured import read_file
 from rucio_trace.envelope import Signer
 from rucio_trace.errors import ConfigurationError, Undecided
+from rucio_trace.watched import Watched
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from pathlib import Path
 
     from rucio_trace.config import Recorder
 
-__all__ = ["CertificateUnfit", "Keys", "Watched"]
-
-_Stamp = tuple[int, int, int]
+__all__ = ["CertificateUnfit", "Keys"]
 
 
 class CertificateUnfit(Undecided):
     """Nothing can be signed now; rows wait until the certificate is renewed."""
-
-
-class Watched:
-    """The content of files, and whether any has changed since it was read."""
-
-    def __init__(self) -> None:
-        self._stamps: dict[Path, _Stamp | None] = {}
-
-    def read(self, path: Path) -> bytes:
-        """Raises ConfigurationError where the file cannot be read."""
-        self._stamps[path] = _stamp(path)
-        return read_file(path)
-
-    @property
-    def changed(self) -> bool:
-        return any(_stamp(path) != stamp for path, stamp in self._stamps.items())
-
-
-def _stamp(path: Path) -> _Stamp | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class Keys:

@@ -1,6 +1,7 @@
 """What the recorder has to know of an RSE: how its replicas are proven, and what we may take from it.
 
-RSE attributes (docs/format.md, section 3): `trace_method`, `trace_streams`, `trace_bytes_per_second`.
+RSE attributes (docs/recorder.md): `trace_method`, `trace_streams`, `trace_bytes_per_second`, `trace_digest_fresh`,
+`trace_spot_check`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = ["Rse", "Rses"]
 
 # An attribute set in Rucio is followed within this time.
 FACTS_SECONDS = 60.0
+SPOT_CHECK = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +41,24 @@ class Rse:
     method: Method
     streams: int | None = None
     bytes_per_second: int | None = None
+    digest_fresh: bool = False  # the storage reads the bytes for each digest it is asked for
+    spot_check: float = SPOT_CHECK  # the share of replicas that is read although the storage answers
     attributes: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def info(self) -> Any:
         """Rucio's own settings of the RSE, from Rucio's own cache."""
         return rsemanager.get_rse_info(rse_id=self.id)
 
-    def token(self) -> str | None:
-        """A token for reading, where the RSE wants one and Rucio has an issuer configured."""
+    def token(self, *, renew: bool = False) -> str | None:
+        """A token for reading, where the RSE wants one and Rucio has an issuer; with *renew* none of Rucio's cache."""
         if self.attributes.get(RseAttr.OIDC_SUPPORT) is not True:
             return None
         # Late, because importing it asks the database for its configuration.
         from rucio.core.oidc import request_token
         from rucio.core.rse import determine_audience_for_rse, determine_scope_for_rse
 
-        return request_token(determine_audience_for_rse(self.id), determine_scope_for_rse(self.id, ["storage.read"]))
+        scope = determine_scope_for_rse(self.id, ["storage.read"])
+        return request_token(determine_audience_for_rse(self.id), scope, use_cache=not renew)
 
 
 class Rses:
@@ -99,6 +104,8 @@ def _facts(row: Any, attributes: Mapping[str, Any]) -> Rse:
         method=_method(attributes.get("trace_method"), tape=tape, volatile=bool(row.volatile)),
         streams=_positive(attributes.get("trace_streams")),
         bytes_per_second=_positive(attributes.get("trace_bytes_per_second")),
+        digest_fresh=attributes.get("trace_digest_fresh") is True,
+        spot_check=_share(attributes.get("trace_spot_check")),
         attributes=attributes,
     )
 
@@ -112,6 +119,17 @@ def _method(value: object, *, tape: bool, volatile: bool) -> Method:
     except ValueError:
         return Method.UNKNOWN
     return method if method in (Method.READ, Method.STORAGE, Method.TRANSFER, Method.NONE) else Method.UNKNOWN
+
+
+def _share(value: object) -> float:
+    """From 0 to 1; with what is no such share everything is read."""
+    if value is None:
+        return SPOT_CHECK
+    try:
+        share = float(str(value))
+    except ValueError:
+        return 1.0
+    return share if 0.0 <= share <= 1.0 else 1.0
 
 
 def _positive(value: object) -> int | None:

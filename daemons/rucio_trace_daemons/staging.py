@@ -17,16 +17,12 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rucio.rse import rsemanager
-
 from rucio_trace_daemons.storage_errors import StagingFull, Stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rucio.rse.protocols.protocol import RSEProtocol
-
-    from rucio_trace_daemons.rses import Rse
 
 __all__ = ["Staging", "fetched"]
 
@@ -83,12 +79,8 @@ class Staging:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def fetched(protocol: RSEProtocol, rse: Rse, pfn: str, path: Path) -> None:
-    """Fetch *pfn* into *path* by Rucio's own protocol, with a signed URL where the RSE wants one."""
-    info = rse.info()
-    if info.get("sign_url") and pfn.startswith("https"):
-        sign = getattr(rsemanager, "__get_signed_url")
-        pfn = sign(info["rse"], info["sign_url"], "read", pfn, rse.vo)
+def fetched(protocol: RSEProtocol, pfn: str, path: Path) -> None:
+    """Fetch *pfn* into *path* by Rucio's own protocol."""
     protocol.connect()
     try:
         protocol.get(pfn, str(path))

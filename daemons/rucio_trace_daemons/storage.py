@@ -1,8 +1,9 @@
 """Reading replicas where they lie: as Rucio's own daemons would, but as a stream.
 
-`Storage.open` gives the bytes of a replica as a binary stream: directories and `root://` servers are read in
-place, anything else is fetched by Rucio's own protocol into a bounded staging folder. Where a replica lies is asked
-of Rucio's protocol code, once per RSE and minute. Every failure is one of the typed errors of `storage_errors`.
+`Storage.open` gives the bytes of a replica as a binary stream: in place by one of the `readers`, or where there is
+none, fetched by Rucio's own protocol into a bounded staging folder. Where a replica lies and with which credentials it
+is read is asked of Rucio's code, once per RSE and minute, and again after a failure. Every failure is one of the typed
+errors of `storage_errors`.
 
 A `Storage` is safe to share between threads: it is what holds them together to an RSE's `trace_streams` and
 `trace_bytes_per_second`.
@@ -11,35 +12,37 @@ A `Storage` is safe to share between threads: it is what holds them together to 
 from __future__ import annotations
 
 import contextlib
-import stat
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rucio.common import exception as rucio_errors
 from rucio.common.exception import RucioException
 from rucio.rse import rsemanager
 from sqlalchemy.exc import SQLAlchemyError
 
-from rucio_trace.errors import TraceabilityError
-from rucio_trace_daemons import xrootd
+from rucio_trace.errors import StorageError, TraceabilityError
+from rucio_trace_daemons.readers import reader_for
 from rucio_trace_daemons.staging import fetched
-from rucio_trace_daemons.storage_errors import NotFound, PrefixMissing, Refused, Unavailable, from_os_error
+from rucio_trace_daemons.storage_errors import NotFound, PrefixMissing, Refused, Unavailable
 from rucio_trace_daemons.streams import Throttle, local_pieces, paced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from rucio.rse.protocols.protocol import RSEProtocol
 
+    from rucio_trace_daemons.readers import Reader, StorageDigest
     from rucio_trace_daemons.rses import Rse
     from rucio_trace_daemons.staging import Staging
     from rucio_trace_daemons.streams import Pieces
 
 __all__ = ["Replica", "Storage"]
+
+_T = TypeVar("_T")
 
 # Long enough to cost nothing per file, short enough that a protocol changed in Rucio is followed soon.
 ACCESS_SECONDS = 60.0
@@ -63,12 +66,12 @@ class Replica:
 
 @dataclass(slots=True)
 class Access:
-    """How one RSE is read; valid for `ACCESS_SECONDS`."""
+    """How one RSE is read; valid for `ACCESS_SECONDS`. Without a reader its files are fetched whole."""
 
     protocol: RSEProtocol
     since: float
-    scheme: str
-    prefix: str
+    folder: str
+    reader: Reader | None
 
     def pfn(self, replica: Replica) -> str:
         """Where the replica lies, by Rucio's own code. Private: never logged, never signed."""
@@ -114,19 +117,11 @@ class Storage:
 
     def exists(self, replica: Replica) -> bool:
         """Whether storage has such a file, without reading it."""
-        access = self._access(replica.rse)
-        pfn = access.pfn(replica)
-        try:
-            if access.scheme == "file":
-                return stat.S_ISREG(_local_path(pfn).stat().st_mode)
-            if access.scheme in xrootd.SCHEMES:
-                return xrootd.exists(str(replica), pfn)
+        with self._asking(replica.rse) as access:
+            if access.reader is not None:
+                return access.reader.exists(str(replica), access.pfn(replica))
             with _rucio_errors(str(replica)):
                 return rsemanager.exists(replica.rse.info(), [_lfn(replica)]) is True  # type: ignore[list-item]
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise from_os_error(str(replica), error) from error
 
     def check_prefix(self, rse: Rse) -> bool:
         """Look into the folder all files of *rse* lie in; False where the protocol has no folder to look into.
@@ -135,22 +130,26 @@ class Storage:
             PrefixMissing: it is not there (an unmounted file system).
             Refused, Unavailable: it could not be looked into.
         """
-        access = self._access(rse)
-        try:
-            if access.scheme == "file":
-                next(Path(access.prefix).iterdir(), None)
-            elif access.scheme in xrootd.SCHEMES:
-                server = (
-                    f"{access.scheme}://{access.protocol.attributes['hostname']}:{access.protocol.attributes['port']}"
-                )
-                xrootd.check_folder(rse.name, server, access.prefix)
-            else:
+        with self._asking(rse) as access:
+            if access.reader is None:
                 return False
-        except (FileNotFoundError, NotADirectoryError, NotFound) as error:
-            raise PrefixMissing(rse.name) from error
-        except OSError as error:
-            raise from_os_error(f"the folder of {rse.name}", error) from error
-        return True
+            try:
+                return access.reader.check_folder(f"the folder of {rse.name}", access.folder)
+            except NotFound as error:
+                raise PrefixMissing(rse.name) from error
+
+    def digest(
+        self, replica: Replica, algorithms: Sequence[str], watch: Callable[[int], None] = lambda _: None
+    ) -> StorageDigest | None:
+        """What the storage itself says about *replica*: the first of *algorithms* that it knows, None if none.
+
+        It may have to read the whole file for that; `watch` is called meanwhile and may raise to give up.
+        """
+        lane = self._lane(replica.rse)
+        with _turn(lane, replica, watch), self._asking(replica.rse) as access:
+            if access.reader is None:
+                return None
+            return _watched(partial(access.reader.digest, str(replica), access.pfn(replica), algorithms), watch)
 
     def _lane(self, rse: Rse) -> _Lane:
         with self._lock:
@@ -161,27 +160,39 @@ class Storage:
 
     @contextlib.contextmanager
     def _source(self, replica: Replica, watch: Callable[[int], None]) -> Iterator[Pieces]:
-        access = self._access(replica.rse)
-        pfn = access.pfn(replica)
-        if access.scheme == "file":
-            with local_pieces(str(replica), _local_path(pfn)) as pieces:
-                yield pieces
-        elif access.scheme in xrootd.SCHEMES:
-            with xrootd.xrootd_pieces(str(replica), pfn) as pieces:
-                yield pieces
-        else:
+        with self._asking(replica.rse) as access:
+            pfn = access.pfn(replica)
+            if access.reader is not None:
+                with access.reader.pieces(str(replica), pfn, replica.size) as pieces:
+                    yield pieces
+                return
             with (
                 self._staging.reserved(str(replica), replica.size or 0, self._pause) as path,
                 _fetched_pieces(access, replica, pfn, path, watch) as pieces,
             ):
                 yield pieces
 
+    @contextlib.contextmanager
+    def _asking(self, rse: Rse) -> Iterator[Access]:
+        """The access to *rse*, made anew after it failed: its token may have ended, its server moved."""
+        access = self._access(rse)
+        try:
+            yield access
+        except NotFound:
+            raise
+        except StorageError as error:
+            self._accesses.by_rse.pop(rse.id, None)
+            if isinstance(error, Refused):
+                self._accesses.refused.add(rse.id)
+            raise
+
     def _access(self, rse: Rse) -> Access:
         known: dict[str, Access] = self._accesses.__dict__.setdefault("by_rse", {})
+        refused: set[str] = self._accesses.__dict__.setdefault("refused", set())
         access = known.get(rse.id)
         if access is None or time.monotonic() - access.since > ACCESS_SECONDS:
             with _rucio_errors(rse.name):
-                access = known[rse.id] = _connect(rse)
+                access = known[rse.id] = _connect(rse, renew=rse.id in refused)
         return access
 
 
@@ -206,36 +217,51 @@ def _turn(lane: _Lane, replica: Replica, watch: Callable[[int], None]) -> Iterat
 def _fetched_pieces(
     access: Access, replica: Replica, pfn: str, path: Path, watch: Callable[[int], None]
 ) -> Iterator[Pieces]:
-    """Fetch the file, which may take hours and cannot be interrupted, while `watch` goes on being called."""
-    failures: list[BaseException] = []
+    """Fetch the file, which may take hours."""
 
     def fetch() -> None:
+        with _rucio_errors(str(replica)):
+            fetched(access.protocol, pfn, path)
+
+    _watched(fetch, watch)
+    with local_pieces(str(replica), path) as pieces:
+        yield pieces
+
+
+def _watched(work: Callable[[], _T], watch: Callable[[int], None]) -> _T:
+    """Do *work*, which cannot be interrupted, while `watch` goes on being called."""
+    results: list[_T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
         try:
-            with _rucio_errors(str(replica)):
-                fetched(access.protocol, replica.rse, pfn, path)
+            results.append(work())
         except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
             failures.append(error)
 
     # A daemon: given up by a `watch` that raises, it must not keep the process from ending.
-    thread = threading.Thread(target=fetch, name="fetch", daemon=True)
+    thread = threading.Thread(target=run, name="storage", daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(timeout=1.0)
         watch(0)
     if failures:
         raise failures[0]
-    with local_pieces(str(replica), path) as pieces:
-        yield pieces
+    return results[0]
 
 
-def _connect(rse: Rse) -> Access:
-    """The protocol by which Rucio would read from *rse*: the best one for the wide area, else for the local one."""
+def _connect(rse: Rse, *, renew: bool) -> Access:
+    """The protocol by which Rucio would read from *rse*: the best one for the wide area, else for the local one.
+
+    With *renew* its token is no cached one: one like that was refused.
+    """
     info = rse.info()
     protocol: Any = None
     for domain in ("wan", "lan"):
         try:
             protocol = rsemanager.create_protocol(info, "read", domain=domain)
-            if protocol.attributes["scheme"] == "davs" and (token := rse.token()):  # as Rucio's reaper does
+            # As Rucio's reaper does.
+            if protocol.attributes["scheme"] in ("davs", "https") and (token := rse.token(renew=renew)):
                 protocol = rsemanager.create_protocol(info, "read", domain=domain, auth_token=token)
             break
         except rucio_errors.RSEProtocolNotSupported:
@@ -243,16 +269,50 @@ def _connect(rse: Rse) -> Access:
     if protocol is None:
         raise Unavailable(rse.name, "has no protocol that may read")
     attributes = protocol.attributes
-    return Access(protocol, time.monotonic(), attributes["scheme"], attributes["prefix"])
+    server = f"{attributes['scheme']}://{attributes['hostname']}:{attributes['port']}"
+    folder = f"{server}/{str(attributes['prefix']).lstrip('/')}"
+    reader = reader_for(protocol, rse)
+    return Access(protocol, time.monotonic(), folder, _Contained(reader) if reader is not None else None)
+
+
+class _Contained:
+    """A reader whose every failure is one of ours: what one storage answers must not end the recorder of all others."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    @contextlib.contextmanager
+    def pieces(self, what: str, url: str, size: int | None = None) -> Iterator[Pieces]:
+        with contextlib.ExitStack() as stack:
+            with _rucio_errors(what):
+                pieces = stack.enter_context(self._reader.pieces(what, url, size))
+            yield _contained(what, pieces)
+
+    def exists(self, what: str, url: str) -> bool:
+        with _rucio_errors(what):
+            return self._reader.exists(what, url)
+
+    def check_folder(self, what: str, url: str) -> bool:
+        with _rucio_errors(what):
+            return self._reader.check_folder(what, url)
+
+    def digest(self, what: str, url: str, algorithms: Sequence[str]) -> StorageDigest | None:
+        with _rucio_errors(what):
+            return self._reader.digest(what, url, algorithms)
+
+
+def _contained(what: str, pieces: Pieces) -> Pieces:
+    iterator = iter(pieces)
+    while True:
+        with _rucio_errors(what):
+            piece = next(iterator, None)
+        if piece is None:
+            return
+        yield piece
 
 
 def _lfn(replica: Replica) -> dict[str, str | None]:
     return {"scope": replica.scope, "name": replica.name, "path": replica.path}
-
-
-def _local_path(pfn: str) -> Path:
-    # Not urlsplit().path: a name may hold '?' and '#', and Rucio does not escape them.
-    return Path("/" + pfn.partition("://")[2].partition("/")[2]) if "://" in pfn else Path(urlsplit(pfn).path)
 
 
 @contextlib.contextmanager
@@ -279,5 +339,7 @@ def _from_rucio(what: str, error: RucioException) -> Exception:
             return NotFound(what)
         case rucio_errors.RSEAccessDenied() | rucio_errors.SourceAccessDenied() | rucio_errors.CannotAuthenticate():
             return Refused(what)
+        case rucio_errors.ErrorLoadingCredentials():
+            return Refused(f"{what}, rse-accounts.cfg")
         case _:
             return Unavailable(what, type(error).__name__)

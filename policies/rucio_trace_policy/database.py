@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from sqlalchemy import select
 
 from rucio_trace.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
+from . import ddl
 
-__all__ = ["NoDatabase", "advice", "open_database"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import Connection, Engine
+
+__all__ = ["NoDatabase", "advice", "clock", "open_database", "writing"]
 
 PLUGIN = "rucio_trace_policy.metadata.TraceabilityDidMeta"
 GUARDED_JSON = "rucio_trace_policy.metadata.GuardedJSONDidMeta"
@@ -48,6 +57,26 @@ def open_database() -> tuple[Engine, str | None]:
     return get_engine(), DEFAULT_SCHEMA_NAME
 
 
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A short transaction that writes to our tables; Rucio waits for no row that it does not touch."""
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif engine.dialect.name == "mysql":
+            # Else the gaps between rows are locked too, where triggers insert the next ones.
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        yield connection
+
+
+def clock(connection: Connection) -> datetime:
+    """The database's clock now: the one that every recorder and every trigger shares."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    moment: datetime = connection.execute(select(ddl.now(connection.dialect.name))).scalar_one()
+    return moment.replace(tzinfo=UTC)
+
+
 def advice() -> list[str]:
     """What rucio.cfg leaves unused of this package, and what in it would let others speak in a trace's name."""
     from rucio.common.config import config_get
@@ -57,17 +86,32 @@ def advice() -> list[str]:
 
 
 def _policy_advice() -> list[str]:
-    import os
+    found = []
+    for option, package in _policy_packages().items():
+        ours = "rucio_trace_policy" + option.replace("package-", ".vo.").removeprefix("package")
+        if package in ("rucio_trace_policy", ours):
+            continue
+        caller = (
+            f"unless {package} calls rucio_trace_policy.permission.tag_transaction" if package else "and none is set"
+        )
+        found.append(f"[policy] {option} is not {ours}, {caller}: traces cannot say who acted")
+    return found
 
-    from rucio.common.config import config_get
 
-    package = os.environ.get("RUCIO_POLICY_PACKAGE") or config_get(
-        "policy", "package", raise_exception=False, default="", check_config_table=False
-    )
-    if package == "rucio_trace_policy":
-        return []
-    caller = f"unless {package} calls rucio_trace_policy.permission.tag_transaction" if package else "and none is set"
-    return [f"[policy] package is not rucio_trace_policy, {caller}: traces cannot say who acted"]
+def _policy_packages() -> dict[str, str]:
+    """The policy packages Rucio asks, by the options that name them: one, or one for each VO."""
+    from rucio.common.config import config_get, config_get_bool, get_config
+
+    options = ["package"]
+    if config_get_bool("common", "multi_vo", raise_exception=False, default=False, check_config_table=False):
+        section = get_config().options("policy") if get_config().has_section("policy") else []
+        options = [option for option in section if option.startswith("package-")] or ["package-VO"]
+
+    def of(option: str) -> str:
+        told = os.environ.get("RUCIO_POLICY_" + option.replace("-", "_").upper())
+        return told or config_get("policy", option, raise_exception=False, default="", check_config_table=False)
+
+    return {option: of(option) for option in options}
 
 
 def plugin_advice(plugins: list[str]) -> list[str]:

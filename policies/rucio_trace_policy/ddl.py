@@ -7,14 +7,15 @@ nothing outside the database. docs/format.md, section 9, has the measured reason
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from . import ddl_mysql
 from .tables import SCHEMA, tables
+from .versions import LOCKS_TRIGGER, MARK, REPLICAS_TRIGGER, VERSION, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,23 +23,34 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
     from sqlalchemy.sql.elements import TextClause
 
-VERSION = 1  # raise with every change of a trigger's text
+__all__ = [
+    "LOCKS_TRIGGER",
+    "POSTGRESQL_FUNCTIONS",
+    "REPLICAS_TRIGGER",
+    "SEARCH_PATH",
+    "TRIGGER_TABLES",
+    "VERSION",
+    "create_hooks",
+    "create_tables",
+    "drop_hooks",
+    "drop_tables",
+    "now",
+    "postgresql_bodies",
+    "postgresql_functions",
+    "postgresql_grants",
+    "quote",
+    "script",
+    "sqlite_triggers",
+    "version_of",
+]
 
-REPLICAS_TRIGGER = "traceability_replicas"
-LOCKS_TRIGGER = "traceability_locks"
 SEARCH_PATH = "pg_catalog, pg_temp"
-_MARK = f"rucio-trace hooks version {VERSION}"
-_VERSION_PATTERN = re.compile(r"rucio-trace hooks version (\d+)")
-
-
-def version_of(source: str) -> int | None:
-    """The version a trigger's source declares, or None when it declares none."""
-    match = _VERSION_PATTERN.search(source)
-    return int(match.group(1)) if match else None
 
 
 def create_tables(dialect_name: str) -> list[str]:
     """Statements that create what is missing of our tables; harmless to repeat."""
+    if dialect_name == "mysql":
+        return ddl_mysql.create_tables()
     ours = tables(dialect_name)
     dialect: Dialect = postgresql.dialect() if dialect_name == "postgresql" else sqlite.dialect()  # type: ignore[no-untyped-call]
     statements = [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"] if dialect_name == "postgresql" else []
@@ -53,7 +65,8 @@ def drop_tables(dialect_name: str) -> list[str]:
     """Statements that take our tables away, with all that is in them."""
     if dialect_name == "postgresql":
         return [f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"]
-    return [f"DROP TABLE IF EXISTS {table.name}" for table in reversed(tables(dialect_name).metadata.sorted_tables)]
+    drops = [f"DROP TABLE IF EXISTS {table.name}" for table in reversed(tables(dialect_name).metadata.sorted_tables)]
+    return ddl_mysql.end_rehearsal() + drops if dialect_name == "mysql" else drops
 
 
 # PostgreSQL ---------------------------------------------------------------------------------------------------------
@@ -121,7 +134,7 @@ def quote(name: str) -> str:
 def postgresql_bodies(rucio_schema: str) -> dict[str, str]:
     """The source of each trigger's function, exactly as `pg_proc.prosrc` keeps it."""
     names = {
-        "mark": _MARK,
+        "mark": MARK,
         "schema": SCHEMA,
         "dids": f"{quote(rucio_schema)}.dids",
         "rules": f"{quote(rucio_schema)}.rules",
@@ -196,7 +209,7 @@ END"""
 
 def sqlite_triggers() -> dict[str, str]:
     """Each trigger's whole statement by its name, exactly as `sqlite_master.sql` keeps it."""
-    common = {"mark": _MARK, "schema": SCHEMA, "uuid": _SQLITE_UUID, "now": _SQLITE_NOW}
+    common = {"mark": MARK, "schema": SCHEMA, "uuid": _SQLITE_UUID, "now": _SQLITE_NOW}
     forms = (
         ("insert", "INSERT", "", "NEW", "NULL", "NEW.state"),
         ("update", "UPDATE OF state", "WHEN OLD.state IS NOT NEW.state", "NEW", "OLD.state", "NEW.state"),
@@ -212,16 +225,26 @@ def sqlite_triggers() -> dict[str, str]:
     return triggers
 
 
-# Both ---------------------------------------------------------------------------------------------------------------
+# All ----------------------------------------------------------------------------------------------------------------
 
 
-def create_hooks(dialect_name: str, rucio_schema: str, only: Collection[str] | None = None) -> list[str]:
+def create_hooks(
+    dialect_name: str,
+    rucio_schema: str,
+    only: Collection[str] | None = None,
+    *,
+    definer: str = "CURRENT_USER",
+    replace: bool = False,
+) -> list[str]:
     """Statements that put the triggers (or *only* those named) in place; our tables must stand already.
 
     A sound trigger is left alone: dropping one locks out Rucio's readers, replacing its function locks nobody.
+    `definer` (with whose rights it runs) and `replace` are of MariaDB alone.
     """
     if dialect_name == "postgresql":
         return postgresql_functions(rucio_schema) + _postgresql_triggers(rucio_schema, only)
+    if dialect_name == "mysql":
+        return ddl_mysql.create_hooks(only, definer, replace=replace)
     statements = []
     for name, statement in sqlite_triggers().items():
         if only is not None and name not in only:
@@ -238,9 +261,25 @@ def drop_hooks(dialect_name: str, rucio_schema: str) -> list[str]:
             statements.append(f"DROP TRIGGER IF EXISTS {trigger} ON {quote(rucio_schema)}.{table}")
             statements.append(f"DROP FUNCTION IF EXISTS {SCHEMA}.{POSTGRESQL_FUNCTIONS[trigger]}()")
         return statements
+    if dialect_name == "mysql":
+        return ddl_mysql.drop_hooks()
     return [f"DROP TRIGGER IF EXISTS {name}" for name in sqlite_triggers()]
+
+
+_NOW = {
+    "postgresql": "clock_timestamp() AT TIME ZONE 'UTC'",
+    "sqlite": _SQLITE_NOW,
+    "mysql": ddl_mysql.NOW,
+}
 
 
 def now(dialect_name: str) -> TextClause:
     """The database's own clock at this statement, UTC, as our tables keep times."""
-    return text("clock_timestamp() AT TIME ZONE 'UTC'" if dialect_name == "postgresql" else _SQLITE_NOW)
+    return text(_NOW[dialect_name])
+
+
+def script(dialect_name: str, statements: Collection[str]) -> str:
+    """*statements* as the database's own command line client reads them."""
+    if dialect_name == "mysql":
+        return ddl_mysql.script(statements)
+    return "".join(f"{statement};\n" for statement in statements)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rucio.common.exception import DIDFilterSyntaxError, InvalidMetadata
-from sqlalchemy import Float, Text, and_, case, cast, func, literal, or_
+from sqlalchemy import Double, Text, and_, case, cast, func, literal, or_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -78,8 +78,8 @@ def _pattern(value: str) -> str:
 
 
 def numeric_text(column: Any) -> Any:
-    """*column* as a number where its text is one, else NULL, on either database."""
-    return case((column.regexp_match(r"^-?[0-9]+(\.[0-9]+)?$"), cast(column, Float)), else_=None)
+    """*column* as a number where its text is one, else NULL, on every database."""
+    return case((column.regexp_match(r"^-?[0-9]+(\.[0-9]+)?$"), cast(column, Double)), else_=None)
 
 
 def _moment(name: str, value: Any) -> datetime:
@@ -98,4 +98,6 @@ def attribute(attributes: Any, name: str, dialect_name: str) -> Any:
         from sqlalchemy.dialects.postgresql import JSONB
 
         return cast(attributes, JSONB)[name].astext
+    if dialect_name == "mysql":
+        return func.json_value(attributes, f'$."{name}"', type_=Text)
     return cast(func.json_extract(attributes, f'$."{name}"'), Text)

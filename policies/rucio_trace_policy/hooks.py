@@ -9,14 +9,15 @@ from __future__ import annotations
 import random
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, select, text
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 
-from rucio_trace.errors import StorageError, Undecided
+from rucio_trace.errors import StorageError, TraceabilityError, Undecided
 
-from . import ddl
+from . import ddl, ddl_mysql
 from .inspection import Fault, Status, find_faults, inspect_hooks, schema_of
 from .proof import prove
 from .tables import tables
@@ -34,6 +35,7 @@ __all__ = [
     "HooksUnfit",
     "NotAllowed",
     "OutboxNotEmpty",
+    "Stranded",
     "check",
     "install",
     "plan_install",
@@ -47,9 +49,12 @@ LOCK_TIMEOUT_SECONDS = 2  # Rucio's writers queue behind a waiting lock: better 
 NEXT_LOCK_MILLISECONDS = 200  # while a table of Rucio is locked already
 LOCK_ATTEMPTS = 20
 _PAUSE_SECONDS = (0.5, 2.0)
-_LOCKED_SQLSTATES = ("55P03", "40P01")  # lock_not_available, deadlock_detected
-_NOT_ALLOWED = "42501"  # insufficient_privilege
+# By SQLSTATE on PostgreSQL, by number on MariaDB.
+_LOCKED = ("55P03", "40P01", 1205, 1213)  # no lock in time, deadlock
+# insufficient_privilege; denied: a database, a command, a column, a right, a trigger while there is a binary log
+_NOT_ALLOWED = ("42501", 1044, 1142, 1143, 1227, 1419)
 _SERVER_NEEDED = 13_00_00  # the first PostgreSQL with gen_random_uuid() built in
+_MARIADB_NEEDED, _MYSQL_NEEDED = (10, 10), (8, 0)  # the first with RANDOM_BYTES(); with SKIP LOCKED
 
 
 class HooksUnfit(Undecided):
@@ -74,28 +79,43 @@ class OutboxNotEmpty(Undecided):
 class Busy(StorageError):
     """Somebody held Rucio's tables all the time."""
 
-    def __init__(self, attempts: int, reason: str) -> None:
+    def __init__(self, attempts: int, reason: str, left: str = "nothing was changed") -> None:
         super().__init__(
             f"no lock on Rucio's tables in {attempts} attempts of {LOCK_TIMEOUT_SECONDS} s: {reason}",
-            hint="nothing was changed; try again in a quiet moment",
+            hint=f"{left}; try again in a quiet moment",
         )
 
 
 class NotAllowed(StorageError):
     """Rucio's role may not do in the database what is needed."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, left: str = "nothing was changed") -> None:
         super().__init__(
             f"Rucio's role in its database: {reason}",
-            hint="nothing was changed; let the database's owner run the SQL that --dry-run prints",
+            hint=f"{left}; let the database's owner run the SQL that --dry-run prints",
         )
+
+
+class Stranded(StorageError):
+    """Triggers that fail are on Rucio's tables: its changes of replicas may fail too until they are gone."""
+
+    def __init__(self, drops: list[str], reason: str) -> None:
+        super().__init__(
+            f"hooks that do not work could not be taken away: {reason}",
+            hint=f"run this in Rucio's database at once: {'; '.join(drops)}",
+        )
+
+
+# What is left behind on MariaDB, where each statement that makes or drops something commits by itself.
+_LEFT = {"mysql": "what was made so far does no harm"}
 
 
 def install(engine: Engine, rucio_schema: str | None = None, *, attempts: int = LOCK_ATTEMPTS) -> list[str]:
     """Put tables and triggers in place, prove them, and return the statements that were run.
 
-    In one transaction: either all of it holds afterwards or nothing. Where everything is in place already it
-    only proves it, which needs no right to create anything. Rows in the tables stay.
+    In one transaction: either all of it holds afterwards or nothing. MariaDB knows no such transaction: there the
+    triggers are rehearsed on copies of Rucio's tables before they are made, and taken away if they fail. Where
+    everything is in place already it only proves it, which needs no right to create anything. Rows in the tables stay.
 
     Raises:
         HooksUnfit: hooks of a newer version are installed.
@@ -104,24 +124,75 @@ def install(engine: Engine, rucio_schema: str | None = None, *, attempts: int = 
         NotAllowed: Rucio's role may not create what is missing.
     """
 
-    def attempt(connection: Connection) -> list[str]:
-        statements = _missing(connection, rucio_schema)
-        _run(connection, rucio_schema, statements)
-        if statements and (faults := find_faults(connection, rucio_schema)):
-            raise HooksUnfit(faults, hint="this cannot be mended by itself; nothing was installed")
-        _note_installation(connection)
-        with connection.begin_nested() as savepoint:
-            prove(connection, rucio_schema)
-            savepoint.rollback()
-        return statements
+    made: list[str] = []
 
-    return _with_locks(engine, attempt, attempts)
+    def attempt(connection: Connection) -> list[str]:
+        makings, triggers = _missing(connection, rucio_schema)
+        if engine.dialect.name == "mysql" and triggers:
+            _rehearse(connection, rucio_schema, makings)
+            made.extend(triggers)
+            _run(connection, rucio_schema, triggers)
+        else:
+            _run(connection, rucio_schema, makings + triggers)
+        _complete(connection, rucio_schema)
+        return makings + triggers
+
+    try:
+        return _with_locks(engine, attempt, attempts)
+    except (Busy, NotAllowed):
+        raise  # what was made was rehearsed, and works
+    except BaseException as error:
+        if made:
+            _take_away(engine, made, error)
+        raise
+
+
+def _complete(connection: Connection, rucio_schema: str | None) -> None:
+    """Accept what is in place now, and prove it."""
+    if faults := find_faults(connection, rucio_schema):
+        raise HooksUnfit(faults, hint="this cannot be mended by itself; nothing was installed")
+    _note_installation(connection)
+    _prove(connection, rucio_schema)
+
+
+def _prove(connection: Connection, rucio_schema: str | None, *, prefix: str = "") -> None:
+    with connection.begin_nested() as savepoint:
+        prove(connection, rucio_schema, prefix=prefix)
+        savepoint.rollback()
+
+
+def _rehearse(connection: Connection, rucio_schema: str | None, makings: list[str]) -> None:
+    """Try the triggers on copies: made once, they cannot be rolled back, and Rucio must not meet one that fails."""
+    _run(connection, rucio_schema, makings)
+    try:
+        _run(connection, rucio_schema, ddl_mysql.rehearsal())
+        _prove(connection, rucio_schema, prefix=ddl_mysql.REHEARSAL)
+    finally:
+        connection.rollback()
+        _run(connection, rucio_schema, ddl_mysql.end_rehearsal())
+
+
+def _take_away(engine: Engine, made: list[str], reason: BaseException) -> None:
+    """Drop the triggers that the statements *made* made, and that failed on Rucio's own tables.
+
+    Raises:
+        Stranded: somebody holds those tables all the time.
+    """
+    names = [name for name in ddl_mysql.TRIGGERS if any(f" TRIGGER {name} " in statement for statement in made)]
+    drops = [f"DROP TRIGGER IF EXISTS {name}" for name in names]
+    try:
+        _with_locks(engine, lambda connection: _run(connection, None, drops), LOCK_ATTEMPTS)
+    except (SQLAlchemyError, TraceabilityError) as error:
+        raise Stranded(drops, str(error)) from reason
 
 
 def plan_install(engine: Engine, rucio_schema: str | None = None) -> list[str]:
-    """The statements that `install` would run now."""
+    """The statements that `install` would run now; on MariaDB with the rights that Rucio's role needs for them."""
     with engine.connect() as connection:
-        return _missing(connection, rucio_schema)
+        makings, triggers = _missing(connection, rucio_schema)
+        if engine.dialect.name == "mysql" and triggers:
+            makings = makings + ddl_mysql.grants(_mysql_role(connection))
+        return makings + triggers
 
 
 def remove(
@@ -161,23 +232,25 @@ def removal_sql(engine: Engine, rucio_schema: str | None = None) -> str:
 def status(engine: Engine, rucio_schema: str | None = None) -> Status:
     """What is installed, what waits, and which `trace_` keys others wrote."""
     with engine.connect() as connection:
-        return inspect_hooks(connection, rucio_schema)
+        found = inspect_hooks(connection, rucio_schema)
+        return found if found.faults else replace(found, faults=tuple(_unproven(connection)))
 
 
 def check(engine: Engine, rucio_schema: str | None = None) -> None:
     """Return when every change of a replica is being recorded as this version of the program reads it.
 
     Raises:
-        HooksUnfit: a table or trigger is missing, disabled, altered or of another version.
+        HooksUnfit: a table or trigger is missing, disabled, altered or of another version, or `install` never
+            came to its end: then nobody knows since when changes are recorded.
     """
     with engine.connect() as connection:
-        faults = find_faults(connection, rucio_schema)
+        faults = find_faults(connection, rucio_schema) or _unproven(connection)
     if faults:
         raise HooksUnfit(faults)
 
 
-def _missing(connection: Connection, rucio_schema: str | None) -> list[str]:
-    """Statements that make all of it right; none when all is."""
+def _missing(connection: Connection, rucio_schema: str | None) -> tuple[list[str], list[str]]:
+    """Statements that make all of it right, those for the triggers apart; none when all is."""
     dialect, schema = connection.dialect.name, schema_of(connection, rucio_schema)
     _check_server(connection)
     faults = find_faults(connection, rucio_schema)
@@ -185,12 +258,21 @@ def _missing(connection: Connection, rucio_schema: str | None) -> list[str]:
     if newer:
         raise HooksUnfit(newer, hint="upgrade this program")
     if not faults:
-        return []
+        return [], []
     statements = ddl.create_tables(dialect)
     if dialect == "postgresql":
         statements += ddl.postgresql_grants(str(connection.scalar(text("SELECT current_user"))))
     faulty = {fault.part for fault in faults}
-    return statements + ddl.create_hooks(dialect, schema or "", only=faulty)
+    if dialect == "mysql":
+        role, is_mariadb = _mysql_role(connection), bool(connection.dialect.is_mariadb)  # type: ignore[attr-defined]
+        return statements, ddl.create_hooks(dialect, "", only=faulty, definer=role, replace=is_mariadb)
+    return statements, ddl.create_hooks(dialect, schema or "", only=faulty)
+
+
+def _mysql_role(connection: Connection) -> str:
+    """Rucio's role as SQL names it: the triggers run with its rights, whoever makes them."""
+    user, _, host = str(connection.scalar(text("SELECT CURRENT_USER()"))).rpartition("@")
+    return "@".join("'" + part.replace("\\", "\\\\").replace("'", "''") + "'" for part in (user, host))
 
 
 def _removal(connection: Connection, rucio_schema: str | None, *, with_tables: bool) -> list[str]:
@@ -208,8 +290,22 @@ def _removal(connection: Connection, rucio_schema: str | None, *, with_tables: b
 def _note_installation(connection: Connection) -> None:
     """Remember when hooks of this version came, the first time they do."""
     installations = tables(connection.dialect.name).installations
-    if connection.scalar(select(installations.c.at).where(installations.c.version == ddl.VERSION).limit(1)) is None:
-        connection.execute(insert(installations).values(version=ddl.VERSION, at=ddl.now(connection.dialect.name)))
+    if not _is_noted(connection):
+        # In MariaDB Rucio keeps whole seconds: what is created within this one must not look older than the hooks.
+        mysql = connection.dialect.name == "mysql"
+        now = text(ddl_mysql.NOW_SECONDS) if mysql else ddl.now(connection.dialect.name)
+        connection.execute(insert(installations).values(version=ddl.VERSION, at=now))
+
+
+def _is_noted(connection: Connection) -> bool:
+    installations = tables(connection.dialect.name).installations
+    noted = select(installations.c.at).where(installations.c.version == ddl.VERSION).limit(1)
+    return connection.scalar(noted) is not None
+
+
+def _unproven(connection: Connection) -> list[Fault]:
+    part = tables(connection.dialect.name).installations.fullname
+    return [] if _is_noted(connection) else [Fault(part, "the hooks were never proven")]
 
 
 def _check_server(connection: Connection) -> None:
@@ -217,6 +313,20 @@ def _check_server(connection: Connection) -> None:
         version = int(connection.scalar(text("SHOW server_version_num")) or 0)
         if version < _SERVER_NEEDED:
             raise Undecided("PostgreSQL", expected="13 or later", found=f"{version // 10000}")
+    if connection.dialect.name == "mysql":
+        _check_mysql(connection)
+
+
+def _check_mysql(connection: Connection) -> None:
+    is_mariadb = connection.dialect.is_mariadb  # type: ignore[attr-defined]
+    needed = _MARIADB_NEEDED if is_mariadb else _MYSQL_NEEDED
+    version = tuple(connection.dialect.server_version_info or ())  # type: ignore[attr-defined]
+    if version[: len(needed)] < needed:
+        shown = [".".join(map(str, part)) for part in (needed, version)]
+        raise Undecided("MariaDB" if is_mariadb else "MySQL", expected=f"{shown[0]} or later", found=shown[1])
+    logs, form = connection.execute(text("SELECT @@log_bin, @@binlog_format")).one()
+    if logs and form == "STATEMENT":  # each replica of the database would invent event ids of its own
+        raise Undecided("the database's binlog_format", expected="MIXED or ROW", found=form)
 
 
 def _run(connection: Connection, rucio_schema: str | None, statements: list[str]) -> None:
@@ -251,15 +361,14 @@ def _with_locks(engine: Engine, action: Callable[[Connection], T], attempts: int
         try:
             with _transaction(engine) as connection:
                 return action(connection)
-        except OperationalError as error:
-            if not _is_lock_failure(error):
+        except (OperationalError, ProgrammingError) as error:
+            code, left = _code(error), _LEFT.get(engine.dialect.name, "nothing was changed")
+            if code in _NOT_ALLOWED:
+                raise NotAllowed(str(error.orig), left) from error
+            if code not in _LOCKED:
                 raise
             if not remaining:
-                raise Busy(attempts, str(error.orig)) from error
-        except ProgrammingError as error:
-            if getattr(error.orig, "sqlstate", None) != _NOT_ALLOWED:
-                raise
-            raise NotAllowed(str(error.orig)) from error
+                raise Busy(attempts, str(error.orig), left) from error
         time.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311 spreads attempts, guards nothing
     raise ValueError("attempts must be at least 1")
 
@@ -269,6 +378,10 @@ def _transaction(engine: Engine) -> Iterator[Connection]:
     with engine.connect() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
+        elif engine.dialect.name == "mysql":
+            connection.detach()  # what is set of a session here is not for those who use the pool after us
+            for kind in ("lock_wait_timeout", "innodb_lock_wait_timeout"):
+                connection.exec_driver_sql(f"SET SESSION {kind} = {LOCK_TIMEOUT_SECONDS}")
         else:
             # Python's driver opens no transaction by itself before a CREATE.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -276,6 +389,9 @@ def _transaction(engine: Engine) -> Iterator[Connection]:
         connection.commit()
 
 
-def _is_lock_failure(error: OperationalError) -> bool:
-    sqlstate = getattr(error.orig, "sqlstate", None)
-    return sqlstate in _LOCKED_SQLSTATES or (sqlstate is None and "locked" in str(error.orig))
+def _code(error: OperationalError | ProgrammingError) -> object:
+    """The database's word for what went wrong: a number on MariaDB, else the SQLSTATE."""
+    if "locked" in str(error.orig):  # SQLite's
+        return _LOCKED[0]
+    number = error.orig.args[0] if error.orig is not None and error.orig.args else None
+    return number if isinstance(number, int) else getattr(error.orig, "sqlstate", None)

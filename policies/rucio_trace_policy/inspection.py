@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, inspect, select, text
 
-from . import ddl
+from rucio_trace.errors import Undecided
+
+from . import ddl, ddl_mysql
 from .tables import DIALECTS, SCHEMA, tables
 
 if TYPE_CHECKING:
@@ -62,10 +64,21 @@ class Status:
 
 
 def schema_of(connection: Connection, rucio_schema: str | None) -> str | None:
-    """The schema Rucio's tables are in: the configured one, else PostgreSQL's default for this role."""
+    """The schema Rucio's tables are in: the configured one, else PostgreSQL's default for this role.
+
+    None on SQLite and on MariaDB, where all that is asked is of the connection's own database.
+
+    Raises:
+        Undecided: on MariaDB, Rucio's tables are in another database than the one its URL names.
+    """
     if connection.dialect.name not in DIALECTS:
         raise ValueError(f"Rucio's database should be one of {', '.join(DIALECTS)}, found {connection.dialect.name}")
     if connection.dialect.name == "sqlite":
+        return None
+    if connection.dialect.name == "mysql":
+        database = connection.scalar(text("SELECT DATABASE()"))
+        if rucio_schema not in (None, "", database):
+            raise Undecided("rucio.cfg: [database] schema", expected=str(database), found=str(rucio_schema))
         return None
     return rucio_schema or connection.scalar(select(func.current_schema()))
 
@@ -85,6 +98,8 @@ def find_faults(connection: Connection, rucio_schema: str | None) -> list[Fault]
     if connection.dialect.name == "sqlite":
         return _sqlite_faults(connection) + _table_faults(connection)
     schema = schema_of(connection, rucio_schema)
+    if connection.dialect.name == "mysql":
+        return _mysql_faults(connection) + _table_faults(connection)
     assert schema is not None
     return _postgresql_faults(connection, schema) + _table_faults(connection)
 
@@ -149,6 +164,27 @@ def _postgresql_faults(connection: Connection, schema: str) -> list[Fault]:
     return faults
 
 
+_MYSQL_TRIGGERS = text("""
+SELECT trigger_name, event_manipulation, action_timing, event_object_table, action_statement, sql_mode
+FROM information_schema.triggers WHERE trigger_schema = DATABASE()
+""")
+
+
+def _mysql_faults(connection: Connection) -> list[Fault]:
+    """Only triggers of tables on which the role has the right TRIGGER are shown; without it none of them would work."""
+    found = {row[0]: row for row in connection.execute(_MYSQL_TRIGGERS)}
+    faults = []
+    for name, trigger in ddl_mysql.TRIGGERS.items():
+        row = found.get(name)
+        if row is None:
+            faults.append(Fault(name, "missing"))
+        elif row[4].split() != trigger.body.split():
+            faults.append(_differing(name, row[4]))
+        elif tuple(row[1:4]) != (trigger.event, "AFTER", trigger.table) or row[5]:
+            faults.append(Fault(name, f"altered, though it says version {ddl.VERSION}", ddl.VERSION))
+    return faults
+
+
 def _differing(name: str, source: str) -> Fault:
     version = ddl.version_of(source)
     if version == ddl.VERSION:
@@ -161,6 +197,9 @@ _FORGED = {
     "WHERE jsonb_typeof(m.meta) = 'object' AND lower(k.key) LIKE 'trace\\_%' LIMIT {limit}",
     "sqlite": "SELECT m.scope, m.name, k.key FROM {table} m, json_each(m.meta) AS k "
     "WHERE json_valid(m.meta) AND lower(k.key) LIKE 'trace\\_%' ESCAPE '\\' LIMIT {limit}",
+    "mysql": "SELECT m.scope, m.name, k.name FROM {table} m, "
+    "JSON_TABLE(JSON_KEYS(m.meta), '$[*]' COLUMNS (name VARCHAR(255) PATH '$')) AS k "
+    "WHERE LOWER(k.name) LIKE 'trace!_%' ESCAPE '!' LIMIT {limit}",
 }
 
 

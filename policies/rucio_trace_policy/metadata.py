@@ -1,10 +1,11 @@
-"""Rucio metadata plugins: `trace_` keys of DIDs, read-only to everybody.
+"""Rucio metadata plugins: `trace_` keys of DIDs, read-only to everybody, but for `trace_origin`.
 
     [metadata]
     plugins = rucio_trace_policy.metadata.TraceabilityDidMeta,rucio_trace_policy.metadata.GuardedJSONDidMeta
 
 (no space after the comma: Rucio keeps it). `TraceabilityDidMeta` manages every key that begins with `trace_`, in any
-case, and stands first, so that writing one is refused. `GuardedJSONDidMeta` is Rucio's own JSON plugin that does not
+case, and stands first, so that writing one is refused. The one exception is the producer's own trace, which `origins`
+lets in once. `GuardedJSONDidMeta` is Rucio's own JSON plugin that does not
 show such keys: in `ALL` Rucio lets the last plugin win, and anybody may have written them before we came.
 
 Import `rucio.core.did_meta_plugins` and not this module: Rucio imports it from there, and the other way round is a
@@ -19,12 +20,13 @@ from rucio.common.exception import DIDFilterSyntaxError, InvalidMetadata
 from rucio.core.did_meta_plugins.did_meta_plugin_interface import DidMetaPlugin
 from rucio.core.did_meta_plugins.json_meta import JSONDidMeta
 from rucio.db.sqla.models import DataIdentifier
-from rucio.db.sqla.session import read_session, stream_session
+from rucio.db.sqla.session import read_session, stream_session, transactional_session
 from rucio.db.sqla.util import json_implemented
 from sqlalchemy import true
 
 from .filters import condition
-from .provenance import PREFIX, column_of, living_files, read_metadata
+from .origins import set_origin
+from .provenance import ORIGIN, PREFIX, column_of, living_files, read_metadata
 from .tables import Tables, tables
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def is_trace_key(key: str) -> bool:
 
 
 class TraceabilityDidMeta(DidMetaPlugin):
-    """What traces say of a file; written by the recorder, in tables of its own."""
+    """What traces say of a file; written by the recorder, in tables of its own, and `trace_origin` by its producer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,26 +63,17 @@ class TraceabilityDidMeta(DidMetaPlugin):
     def get_metadata(self, scope: InternalScope, name: str, *, session: Session) -> dict[str, Any]:
         return read_metadata(session, scope, name)
 
+    @transactional_session
     def set_metadata(
-        self,
-        scope: InternalScope,
-        name: str,
-        key: str,
-        value: Any,
-        recursive: bool = False,
-        *,
-        session: Session | None = None,
+        self, scope: InternalScope, name: str, key: str, value: Any, recursive: bool = False, *, session: Session
     ) -> None:
-        raise InvalidMetadata(f"{key} of {scope.external}:{name} is read-only: only traces speak under {PREFIX}")
+        if key != ORIGIN:
+            raise InvalidMetadata(f"{key} of {scope.external}:{name} is read-only: only traces speak under {PREFIX}")
+        set_origin(session, scope, name, value)
 
+    @transactional_session
     def set_metadata_bulk(
-        self,
-        scope: InternalScope,
-        name: str,
-        metadata: Mapping[str, Any],
-        recursive: bool = False,
-        *,
-        session: Session | None = None,
+        self, scope: InternalScope, name: str, metadata: Mapping[str, Any], recursive: bool = False, *, session: Session
     ) -> None:
         for key, value in metadata.items():
             self.set_metadata(scope, name, key, value, recursive, session=session)

@@ -8,14 +8,16 @@ Everything else passes through untouched, and no question that only reads ever w
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from . import acting
 from .provenance import check_provenance
-from .wrapping import wrapped_permission
+from .wrapping import is_multi_vo, wrapped_permission
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
 
     from rucio.common.types import InternalAccount
     from rucio.core.permission import PermissionResult
@@ -43,7 +45,19 @@ _REMOVING_RULES = frozenset({"del_rule"})
 _METADATA = frozenset({"set_metadata", "set_metadata_bulk"})
 OWNED = _WRITING | _REPLACING_RULES | _REMOVING_RULES | _METADATA
 
-_decider = wrapped_permission()
+
+@cache
+def decider(vo: str) -> ModuleType:
+    """The permission module that decides for *vo*: the wrapped package's or Rucio's own; "" is a Rucio's only VO."""
+    return wrapped_permission(vo)
+
+
+if not is_multi_vo():
+    decider("")  # what cannot be loaded stops Rucio now, and not at the first request
+
+
+def _decider(issuer: InternalAccount) -> ModuleType:
+    return decider(issuer.vo if is_multi_vo() else "")
 
 
 def has_permission(
@@ -51,7 +65,7 @@ def has_permission(
 ) -> PermissionResult | bool | None:
     """Decide as the wrapped package does; if it allows an action of ours, note who acts."""
     if not _is_owned(action, kwargs):
-        return _decider.has_permission(issuer, action, kwargs, session=session)
+        return _decider(issuer).has_permission(issuer, action, kwargs, session=session)
     result = _decide(issuer, action, kwargs, session)
     if not result:
         return result
@@ -99,7 +113,7 @@ def _decide(
     from rucio.core.permission import generic
 
     try:
-        result = _decider.has_permission(issuer, action, kwargs, session=session)
+        result = _decider(issuer).has_permission(issuer, action, kwargs, session=session)
     except TypeError:  # how a package says that it does not know an action
         result = None
     return generic.has_permission(issuer, action, kwargs, session=session) if result is None else result

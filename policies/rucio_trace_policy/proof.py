@@ -1,7 +1,8 @@
 """Proof that the hooks work: Rucio's own insert, update and delete, and what our outbox made of them.
 
 Run inside a transaction that the caller rolls back, as the role that Rucio itself connects with: it shows missing
-rights, a wrong schema and an ineffective trigger before Rucio meets them.
+rights, a wrong schema and an ineffective trigger before Rucio meets them. Where making a trigger cannot be rolled back
+it is rehearsed before, on copies of Rucio's tables.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import MetaData, delete, insert, select, update
 
 from rucio_trace.errors import Undecided
 
 from .tables import tables
 
 if TYPE_CHECKING:
+    from sqlalchemy import Table
     from sqlalchemy.engine import Connection
 
 __all__ = ["HooksIneffective", "prove"]
@@ -26,36 +28,44 @@ class HooksIneffective(Undecided):
 
     def __init__(self, what: str, expected: object, found: object) -> None:
         super().__init__(
-            f"hooks do not record {what}", expected=str(expected), found=str(found), hint="nothing was installed"
+            f"hooks do not record {what}",
+            expected=str(expected),
+            found=str(found),
+            hint="nothing new was left in place",
         )
 
 
-def prove(connection: Connection, rucio_schema: str | None) -> None:
+def prove(connection: Connection, rucio_schema: str | None, *, prefix: str = "") -> None:
     """Create, change and delete a replica and a lock through Rucio's own tables; every change must leave its row.
 
-    The caller rolls the transaction back.
+    With a *prefix*, through copies of `replicas` and `locks` with it before their names. The caller rolls the
+    transaction back.
 
     Raises:
         HooksIneffective: a row is missing, doubled or wrong.
     """
     from rucio.common.types import InternalScope
     from rucio.db.sqla.constants import ReplicaState
-    from rucio.db.sqla.models import RSEFileAssociation
+    from rucio.db.sqla.models import ReplicaLock, RSEFileAssociation
 
     rucio = connection.execution_options(schema_translate_map={RSEFileAssociation.__table__.schema: rucio_schema})
     try:
         scope = InternalScope(f"tr-{uuid4().hex[:20]}", vo="def")
         replica = _create_parents(rucio, scope)
-        replicas = RSEFileAssociation.__table__
+        replicas, locks = _copy(RSEFileAssociation.__table__, prefix), _copy(ReplicaLock.__table__, prefix)
         this_one = (replicas.c.scope == scope) & (replicas.c.name == replica["name"])
         rucio.execute(insert(replicas).values(**replica, state=ReplicaState.COPYING))
         rucio.execute(update(replicas).where(this_one).values(state=ReplicaState.AVAILABLE))
         rucio.execute(update(replicas).where(this_one).values(lock_cnt=1))
         rucio.execute(delete(replicas).where(this_one))
         _check_outbox(rucio, replica)
-        _check_unlocked(rucio, scope, replica)
+        _check_unlocked(rucio, scope, replica, locks)
     finally:
         connection.execution_options(schema_translate_map=None)
+
+
+def _copy(table: Table, prefix: str) -> Table:
+    return table.to_metadata(MetaData(), name=f"{prefix}{table.name}") if prefix else table
 
 
 def _create_parents(rucio: Connection, scope: object) -> dict:
@@ -93,7 +103,7 @@ def _check_outbox(rucio: Connection, replica: dict) -> None:
         raise HooksIneffective("event ids and times", "three of each", [(row.event_id, row.at) for row in rows])
 
 
-def _check_unlocked(rucio: Connection, scope: object, replica: dict) -> None:
+def _check_unlocked(rucio: Connection, scope: object, replica: dict, locks: Table) -> None:
     from rucio.common.utils import generate_uuid
     from rucio.db.sqla import models
     from rucio.db.sqla.constants import DIDType, LockState, RuleState
@@ -104,8 +114,8 @@ def _check_unlocked(rucio: Connection, scope: object, replica: dict) -> None:
     rule = {**did, "id": rule_id, "did_type": DIDType.FILE, "rse_expression": "*", "state": RuleState.OK}
     rucio.execute(insert(models.ReplicationRule.__table__).values(**rule))
     lock = {**did, "rule_id": rule_id, "rse_id": replica["rse_id"], "bytes": 1, "state": LockState.OK}
-    rucio.execute(insert(models.ReplicaLock.__table__).values(**lock))
-    rucio.execute(delete(models.ReplicaLock.__table__).where(models.ReplicaLock.__table__.c.rule_id == rule_id))
+    rucio.execute(insert(locks).values(**lock))
+    rucio.execute(delete(locks).where(locks.c.rule_id == rule_id))
     unlocked = tables(rucio.dialect.name).unlocked
     found = rucio.execute(select(unlocked.c.rse_id, unlocked.c.name).where(unlocked.c.rule == rule_id)).all()
     if [tuple(row) for row in found] != [(replica["rse_id"], replica["name"])]:

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from rucio.common.types import InternalScope
-    from sqlalchemy import Select
+    from sqlalchemy import ColumnElement, Select, Table
     from sqlalchemy.orm import Session
 
 __all__ = [
+    "ORIGIN",
     "PREFIX",
     "SOUND",
     "ProvenanceRefuted",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 PREFIX = "trace_"
+ORIGIN = f"{PREFIX}origin"
 PENDING = "PENDING"
 SOUND = frozenset({"GENUINE", "DEGRADED"})
 
@@ -81,15 +83,25 @@ def check_provenance(scope: InternalScope, name: str, *, session: Session, accep
 def read_metadata(session: Session, scope: InternalScope, name: str) -> dict[str, Any]:
     """Every `trace_` key of a DID; empty when nothing is to be said of it."""
     ours = tables(session.get_bind().dialect.name)
-    query = living_files(ours, column_of(ours, "trace_status").label("shown"), *ours.products.columns)
+    query = living_files(
+        ours,
+        column_of(ours, "trace_status").label("shown"),
+        ours.origins.c.trace.label("origin"),
+        *ours.products.columns,
+    )
+    query = query.outerjoin(ours.origins, _of_living(ours.origins))
     query = query.where(DataIdentifier.scope == scope, DataIdentifier.name == name)
     row = session.execute(query).one_or_none()
-    if row is None or row.shown is None:
+    if row is None:
         return {}
-    if row.status is None:
-        return {f"{PREFIX}status": row.shown}
+    metadata = {f"{PREFIX}status": row.shown} if row.status is None else _of_product(row)
+    metadata[ORIGIN] = row.origin  # the producer's own word, and no attribute of that name
+    return {key: value for key, value in metadata.items() if value is not None}
+
+
+def _of_product(row: Any) -> dict[str, Any]:
     metadata = {f"{PREFIX}{key}": value for key, value in json.loads(row.attributes or "{}").items()}
-    metadata |= {
+    return metadata | {
         f"{PREFIX}status": row.status,
         f"{PREFIX}replicas": f"{row.proven}/{row.total}",
         f"{PREFIX}id": row.trace_id,
@@ -98,24 +110,24 @@ def read_metadata(session: Session, scope: InternalScope, name: str) -> dict[str
         f"{PREFIX}signer": row.signer,
         f"{PREFIX}verified_at": row.verified_at and row.verified_at.isoformat().replace("+00:00", "Z"),
     }
-    return {key: value for key, value in metadata.items() if value is not None}
 
 
 def living_files(ours: Tables, *columns: Any) -> Select[Any]:
     """Select *columns* from Rucio's files and, where there is one, the status of their present generation."""
-    products = ours.products
     return (
         select(*columns)
         .select_from(DataIdentifier)
-        .outerjoin(
-            products,
-            and_(
-                products.c.scope == cast(DataIdentifier.scope, Text),
-                products.c.name == DataIdentifier.name,
-                products.c.generation == DataIdentifier.created_at,
-            ),
-        )
+        .outerjoin(ours.products, _of_living(ours.products))
         .where(DataIdentifier.did_type == DIDType.FILE)
+    )
+
+
+def _of_living(table: Table) -> ColumnElement[bool]:
+    """The condition that a row of ours is of a DID's present generation."""
+    return and_(
+        table.c.scope == cast(DataIdentifier.scope, Text),
+        table.c.name == DataIdentifier.name,
+        table.c.generation == DataIdentifier.created_at,
     )
 
 
@@ -131,8 +143,7 @@ def column_of(ours: Tables, key: str) -> Any:
         return products.c.trace_id
     if part in ("hash", "hash_algorithm", "signer", "verified_at"):
         return products.c[part]
-    dialect_name = "sqlite" if ours.metadata.schema is None else "postgresql"
-    return attribute(products.c.attributes, key[len(PREFIX) :], dialect_name)
+    return attribute(products.c.attributes, key[len(PREFIX) :], ours.dialect_name)
 
 
 def _pending(ours: Tables) -> Any:

@@ -3,6 +3,6 @@
 Were it *not there*, Rucio would say so on stderr at every command of every user.
 """
 
-from .wrapping import become_wrapped, is_multi_vo
+from .wrapping import GENERIC_SCHEMA, become_wrapped, is_multi_vo
 
-become_wrapped(__name__, fallback=f"rucio.common.schema.generic{'_multi_vo' if is_multi_vo() else ''}")
+become_wrapped(__name__, fallback=GENERIC_SCHEMA if is_multi_vo() else "rucio.common.schema.generic")

@@ -1,10 +1,11 @@
 """The tables we keep in Rucio's own database.
 
 Hooks write `outbox` and `unlocked`; the policy package writes `intentions` and, on SQLite, `acting`;
-the recorder writes the rest and takes rows out; the metadata plugin only reads `products`.
+the metadata plugin reads `products` and writes `origins`; the recorder writes the rest and takes rows out.
 
 On PostgreSQL they live in a schema of their own, `traceability`, so that Rucio's migrations and dumps never meet them.
-SQLite has no schemas: there the same tables carry the prefix `traceability_`.
+SQLite has no schemas and a MariaDB dump restored without another database would leave triggers that fail: there the
+same tables stand beside Rucio's and carry the prefix `traceability_`.
 There is no foreign key into Rucio's tables, and nothing a trigger writes has a constraint that could fail:
 a row refused here would be an upload refused there.
 
@@ -15,13 +16,15 @@ RSE ids are 32 lower-case hexadecimal digits as Rucio's Python shows them, and e
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any
 
 from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Integer, MetaData, Table, Text
+from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 SCHEMA = "traceability"
-DIALECTS = ("postgresql", "sqlite")
+DIALECTS = ("postgresql", "sqlite", "mysql")  # MariaDB goes by the name that Rucio knows it by
 
 
 class Moment(TypeDecorator[datetime]):
@@ -29,6 +32,9 @@ class Moment(TypeDecorator[datetime]):
 
     impl = DateTime
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime]:
+        return dialect.type_descriptor(mysql.DATETIME(fsp=6) if dialect.name == "mysql" else DateTime())
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None or value.tzinfo is None:  # a naive time comes from Rucio's own tables
@@ -43,10 +49,36 @@ class Moment(TypeDecorator[datetime]):
 _Serial: TypeEngine[int] = BigInteger().with_variant(Integer(), "sqlite")
 
 
+# MariaDB indexes no text without a bound, and at most 3,072 bytes of all: four a character. What can be signed has a
+# name of up to 500 characters; what triggers write is bounded by Rucio's own keys there, of one byte a character.
+_SCOPE, _NAME, _RSE, _WORD, _RUCIO_NAME = 60, 500, 200, 255, 3_072
+
+
+def _text(length: int = _WORD) -> TypeEngine[str]:
+    """Text; on MariaDB of at most *length* characters."""
+    return Text().with_variant(mysql.VARCHAR(length), "mysql")
+
+
+def _long_text() -> TypeEngine[str]:
+    return Text().with_variant(mysql.LONGTEXT(), "mysql")
+
+
+def _index(name: str, *columns: str) -> Index:
+    """On MariaDB of as much of a name as can be signed."""
+    return Index(name, *columns, mysql_length={"name": _NAME} if "name" in columns else None)
+
+
+def _table(name: str, metadata: MetaData, *parts: Any) -> Table:
+    """A table whose text MariaDB compares byte by byte, whatever the database's default."""
+    options = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+    return Table(name, metadata, *parts, **options)
+
+
 def _serial(metadata: MetaData) -> Column[int]:
     """The column that orders what triggers write.
 
     Not a primary key on PostgreSQL: after a sequence is set back by mistake a unique index would refuse Rucio's work.
+    (InnoDB sets none back below what is there, and its clusters want a primary key.)
     """
     if metadata.schema is None:
         return Column("id", _Serial, primary_key=True)
@@ -57,6 +89,7 @@ def _serial(metadata: MetaData) -> Column[int]:
 class Tables:
     """Every table of ours, as it is called in one kind of database."""
 
+    dialect_name: str
     metadata: MetaData
     outbox: Table
     unlocked: Table
@@ -65,6 +98,7 @@ class Tables:
     outcomes: Table
     replicas: Table
     products: Table
+    origins: Table
     rse_names: Table
     rse_guards: Table
     installations: Table
@@ -72,12 +106,13 @@ class Tables:
 
 @cache
 def tables(dialect_name: str) -> Tables:
-    """Our tables for `postgresql` or `sqlite`; one object per dialect, safe to share between threads."""
+    """Our tables for `postgresql`, `sqlite` or `mysql`; one object per dialect, safe to share between threads."""
     if dialect_name not in DIALECTS:
         raise ValueError(f"Rucio's database should be one of {', '.join(DIALECTS)}, found {dialect_name}")
     metadata = MetaData(schema=SCHEMA if dialect_name == "postgresql" else None)
     prefix = "" if dialect_name == "postgresql" else f"{SCHEMA}_"
     return Tables(
+        dialect_name=dialect_name,
         metadata=metadata,
         outbox=_outbox(metadata, prefix),
         unlocked=_unlocked(metadata, prefix),
@@ -86,6 +121,7 @@ def tables(dialect_name: str) -> Tables:
         outcomes=_outcomes(metadata, prefix),
         replicas=_replicas(metadata, prefix),
         products=_products(metadata, prefix),
+        origins=_origins(metadata, prefix),
         rse_names=_rse_names(metadata, prefix),
         rse_guards=_rse_guards(metadata, prefix),
         installations=_installations(metadata, prefix),
@@ -94,112 +130,112 @@ def tables(dialect_name: str) -> Tables:
 
 def _outbox(metadata: MetaData, prefix: str) -> Table:
     """One row per change of a replica's state, in the order of `id`; rows are taken and deleted, never remembered."""
-    return Table(
+    return _table(
         f"{prefix}outbox",
         metadata,
         _serial(metadata),
-        Column("event_id", Text, comment="random UUID: the identity of the event"),
-        Column("rse_id", Text),
-        Column("scope", Text),
-        Column("name", Text),
-        Column("old_state", Text, comment="NULL: the replica was inserted"),
-        Column("new_state", Text, comment="NULL: the replica was deleted"),
+        Column("event_id", _text(), comment="random UUID: the identity of the event"),
+        Column("rse_id", _text(_RSE)),
+        Column("scope", _text(_SCOPE)),
+        Column("name", _text(_RUCIO_NAME)),
+        Column("old_state", _text(), comment="NULL: the replica was inserted"),
+        Column("new_state", _text(), comment="NULL: the replica was deleted"),
         Column("bytes", BigInteger),
-        Column("adler32", Text),
-        Column("md5", Text),
+        Column("adler32", _text()),
+        Column("md5", _text()),
         Column("generation", Moment, comment="dids.created_at when the change was made"),
-        Column("account", Text, comment="who asked; NULL: Rucio itself"),
-        Column("action", Text),
-        Column("rule", Text),
+        Column("account", _text(), comment="who asked; NULL: Rucio itself"),
+        Column("action", _text()),
+        Column("rule", _text()),
         Column("at", Moment, comment="the database's clock at the change"),
-        Column("claimed_by", Text),
+        Column("claimed_by", _text()),
         Column("claimed_until", Moment),
         Column("attempts", Integer, server_default="0"),
         Column("not_before", Moment),
         Column("missing_since", Moment, comment="when storage first answered that the file is not there"),
-        Column("last_error", Text),
-        Column("message", Text, comment="the signed trace, kept before it is sent"),
-        Index(f"{prefix}outbox_product", "scope", "name", "id"),
+        Column("last_error", _long_text()),
+        Column("message", _long_text(), comment="the signed trace, kept before it is sent"),
+        _index(f"{prefix}outbox_product", "scope", "name", "id"),
     )
 
 
 def _unlocked(metadata: MetaData, prefix: str) -> Table:
     """One row per lock that a rule gave up: what tells later which rule let the reaper have a replica."""
-    return Table(
+    return _table(
         f"{prefix}unlocked",
         metadata,
         _serial(metadata),
-        Column("rule", Text),
-        Column("rse_id", Text),
-        Column("scope", Text),
-        Column("name", Text),
-        Column("rule_scope", Text, comment="with rule_name, the DID the rule was made for"),
-        Column("rule_name", Text),
+        Column("rule", _text()),
+        Column("rse_id", _text(_RSE)),
+        Column("scope", _text(_SCOPE)),
+        Column("name", _text(_RUCIO_NAME)),
+        Column("rule_scope", _text(_SCOPE), comment="with rule_name, the DID the rule was made for"),
+        Column("rule_name", _text(_RUCIO_NAME)),
         Column("rule_created_at", Moment),
         Column("rule_expires_at", Moment),
-        Column("account", Text),
-        Column("action", Text),
+        Column("account", _text()),
+        Column("action", _text()),
         Column("at", Moment),
-        Index(f"{prefix}unlocked_replica", "scope", "name", "rse_id"),
+        _index(f"{prefix}unlocked_replica", "scope", "name", "rse_id"),
     )
 
 
 def _intentions(metadata: MetaData, prefix: str) -> Table:
     """Who asked for a rule or a DID to go away; it counts once that has really happened."""
-    return Table(
+    return _table(
         f"{prefix}intentions",
         metadata,
         _serial(metadata),
-        Column("rule", Text, index=True),
-        Column("scope", Text, comment="with name, for an erased DID"),
-        Column("name", Text),
-        Column("account", Text, nullable=False),
-        Column("action", Text, nullable=False),
+        Column("rule", _text(), index=True),
+        Column("scope", _text(_SCOPE), comment="with name, for an erased DID"),
+        Column("name", _text(_RUCIO_NAME)),
+        Column("account", _text(), nullable=False),
+        Column("action", _text(), nullable=False),
         Column("at", Moment, nullable=False),
-        Index(f"{prefix}intentions_did", "scope", "name"),
+        _index(f"{prefix}intentions_did", "scope", "name"),
     )
 
 
 def _acting(metadata: MetaData, prefix: str) -> Table:
     """SQLite only: who acts in the present transaction. Holds one row inside it, none outside."""
-    return Table(
+    return _table(
         f"{prefix}acting",
         metadata,
-        Column("account", Text),
-        Column("action", Text),
-        Column("rule", Text),
+        Column("account", _text()),
+        Column("action", _text()),
+        Column("rule", _text()),
     )
 
 
 def _outcomes(metadata: MetaData, prefix: str) -> Table:
     """How many outbox rows of an RSE ended in which event, or for which reason in none."""
-    return Table(
+    return _table(
         f"{prefix}outcomes",
         metadata,
-        Column("rse_id", Text, primary_key=True),
-        Column("reason", Text, primary_key=True),
+        Column("rse_id", _text(_RSE), primary_key=True),
+        Column("reason", _text(), primary_key=True),
         Column("count", BigInteger, nullable=False),
     )
 
 
 def _product_key() -> tuple[Column[str], Column[str], Column[datetime]]:
     return (
-        Column("scope", Text, primary_key=True),
-        Column("name", Text, primary_key=True),
+        Column("scope", _text(_SCOPE), primary_key=True),
+        Column("name", _text(_NAME), primary_key=True),
         Column("generation", Moment, primary_key=True, comment="dids.created_at"),
     )
 
 
 def _replicas(metadata: MetaData, prefix: str) -> Table:
     """What is proven of each replica; `rse` is the name that was last signed."""
-    return Table(
+    return _table(
         f"{prefix}replicas",
         metadata,
         *_product_key(),
-        Column("rse_id", Text, primary_key=True),
-        Column("rse", Text),
-        Column("state", Text, nullable=False),
-        Column("trace_id", Text),
+        Column("rse_id", _text(_RSE), primary_key=True),
+        Column("rse", _text()),
+        Column("state", _text(), nullable=False),
+        Column("trace_id", _text()),
         Column("proven_at", Moment),
         Column("position", BigInteger, comment="the store's position this row was computed from"),
     )
@@ -207,40 +243,52 @@ def _replicas(metadata: MetaData, prefix: str) -> Table:
 
 def _products(metadata: MetaData, prefix: str) -> Table:
     """The status of each product, as the metadata plugin shows it."""
-    return Table(
+    return _table(
         f"{prefix}products",
         metadata,
         *_product_key(),
-        Column("status", Text, nullable=False),
+        Column("status", _text(), nullable=False),
         Column("proven", Integer, nullable=False),
         Column("total", Integer, nullable=False),
-        Column("trace_id", Text),
-        Column("hash", Text),
-        Column("hash_algorithm", Text),
-        Column("signer", Text),
+        Column("trace_id", _text()),
+        Column("hash", _text()),
+        Column("hash_algorithm", _text()),
+        Column("signer", _text()),
         Column("verified_at", Moment, comment="the youngest proof"),
-        Column("attributes", Text, comment="a JSON object, names without the trace_ prefix"),
+        Column("attributes", _long_text(), comment="a JSON object, names without the trace_ prefix"),
         Column("position", BigInteger, comment="the store's position this row was computed from"),
-        Index(f"{prefix}products_status", "status"),
+        _index(f"{prefix}products_status", "status"),
+    )
+
+
+def _origins(metadata: MetaData, prefix: str) -> Table:
+    """The producer's own word on a product. A row outlives its product: no trace is ever the origin of two."""
+    return _table(
+        f"{prefix}origins",
+        metadata,
+        *_product_key(),
+        Column("trace_id", _text(), nullable=False, unique=True),
+        Column("trace", _long_text(), nullable=False, comment="JSON: the trace as it was signed"),
+        Column("at", Moment, nullable=False),
     )
 
 
 def _rse_names(metadata: MetaData, prefix: str) -> Table:
     """Every name under which an RSE ever was signed: an RSE can be renamed, a signed name cannot."""
-    return Table(
+    return _table(
         f"{prefix}rse_names",
         metadata,
-        Column("name", Text, primary_key=True),
-        Column("rse_id", Text, primary_key=True),
+        Column("name", _text(), primary_key=True),
+        Column("rse_id", _text(_RSE), primary_key=True),
     )
 
 
 def _rse_guards(metadata: MetaData, prefix: str) -> Table:
     """How many files of an RSE were found lost without one found good between: too many, and nothing more is signed."""
-    return Table(
+    return _table(
         f"{prefix}rse_guards",
         metadata,
-        Column("rse_id", Text, primary_key=True),
+        Column("rse_id", _text(_RSE), primary_key=True),
         Column("lost_in_a_row", Integer, nullable=False),
         Column("stopped_at", Moment, comment="NULL: signing goes on"),
     )
@@ -248,7 +296,7 @@ def _rse_guards(metadata: MetaData, prefix: str) -> Table:
 
 def _installations(metadata: MetaData, prefix: str) -> Table:
     """When hooks of which version came: products older than the first row were never seen arriving."""
-    return Table(
+    return _table(
         f"{prefix}installations",
         metadata,
         Column("version", Integer, nullable=False),

@@ -20,23 +20,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-__all__ = ["become_wrapped", "wrapped_algorithms", "wrapped_package", "wrapped_permission"]
+__all__ = [
+    "GENERIC_SCHEMA",
+    "become_wrapped",
+    "is_multi_vo",
+    "wrapped_algorithms",
+    "wrapped_module",
+    "wrapped_package",
+    "wrapped_permission",
+]
 
 
-def wrapped_package() -> ModuleType | None:
-    """The package named in `[traceability] policy_package`, or None when none is named.
+GENERIC_SCHEMA = "rucio.common.schema.generic_multi_vo"
+"""What a VO without a schema of its own gets from Rucio."""
+
+
+def wrapped_package(vo: str = "") -> ModuleType | None:
+    """The package named in `[traceability] policy_package`, or `policy_package-VO`; None when none is named.
 
     Raises:
         PolicyPackageNotFound, ErrorLoadingPolicyPackage, PolicyPackageVersionError: as Rucio does for its own.
     """
-    name = config_get("traceability", "policy_package", raise_exception=False, default="", check_config_table=False)
+    option = f"policy_package-{vo}" if vo else "policy_package"
+    name = config_get("traceability", option, raise_exception=False, default="", check_config_table=False)
     if not name:
         return None
-    if is_multi_vo():
-        # Rucio asks a package for its algorithms without saying for which VO, and refuses those of another.
+    if is_multi_vo() and not vo:
+        # Rucio asks a package for schemas and algorithms without saying for which VO.
         raise ErrorLoadingPolicyPackage(
-            f"{name} (wrapped by rucio_trace_policy: with several VOs let each VO's own package call "
-            "rucio_trace_policy.permission.tag_transaction instead)"
+            f"{name} (wrapped by rucio_trace_policy: with several VOs set [policy] package-VO = "
+            "rucio_trace_policy.vo.VO and [traceability] policy_package-VO = the VO's own)"
         )
     try:
         package = importlib.import_module(name)
@@ -48,9 +61,9 @@ def wrapped_package() -> ModuleType | None:
     return package
 
 
-def wrapped_permission() -> ModuleType:
+def wrapped_permission(vo: str = "") -> ModuleType:
     """The permission module that Rucio would use without us."""
-    package = wrapped_package()
+    package = wrapped_package(vo)
     if package is not None:
         try:
             return importlib.import_module(f"{package.__name__}.permission")
@@ -61,10 +74,19 @@ def wrapped_permission() -> ModuleType:
     return importlib.import_module(f"rucio.core.permission.{_fallback_policy()}")
 
 
-def wrapped_algorithms() -> dict[str, dict[str, Callable[..., Any]]]:
+def wrapped_algorithms(vo: str = "") -> dict[str, dict[str, Callable[..., Any]]]:
     """What the wrapped package's `get_algorithms` returns."""
-    package = wrapped_package()
+    package = wrapped_package(vo)
     return package.get_algorithms() if package is not None and hasattr(package, "get_algorithms") else {}
+
+
+def wrapped_module(part: str, vo: str = "") -> str | None:
+    """The name of the wrapped package's module *part*, if it has one."""
+    package = wrapped_package(vo)
+    if package is None:
+        return None
+    name = f"{package.__name__}.{part}"
+    return name if importlib.util.find_spec(name) else None
 
 
 def become_wrapped(module_name: str, fallback: str | None = None) -> None:
@@ -74,12 +96,9 @@ def become_wrapped(module_name: str, fallback: str | None = None) -> None:
         ModuleNotFoundError: nothing is wrapped, or it has no such module, and there is no fallback.
     """
     own_package, _, part = module_name.rpartition(".")
-    package = wrapped_package()
-    if package is not None:
-        name = f"{package.__name__}.{part}"
-        if fallback is None or importlib.util.find_spec(name):
-            sys.modules[module_name] = importlib.import_module(name)
-            return
+    if name := wrapped_module(part):
+        sys.modules[module_name] = importlib.import_module(name)
+        return
     if fallback is None:
         raise ModuleNotFoundError(f"{own_package} has no {part} of its own and wraps nothing", name=module_name)
     sys.modules[module_name] = importlib.import_module(fallback)

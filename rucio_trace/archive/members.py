@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rucio_trace.digest import DigestPass
 from rucio_trace.errors import Malformed, Undecided
+from rucio_trace.paths import path_fault, plain_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -25,8 +26,7 @@ __all__ = [
     "NotStreamable",
 ]
 
-_MAX_PATH_BYTES = 4_096  # PATH_MAX: nobody could unpack a longer one
-_MAX_KEPT_BYTES = 4 << 20  # for a manifest, which has under 100 KiB
+_MAX_KEPT_BYTES = 4 << 20  # for a manifest; the largest in use have 0.7 MiB
 _MAX_LIST_BYTES = 8 << 20  # the longest trace there may be; a longer list could not be signed
 _LIST_BYTES_PER_MEMBER = 96  # a member's digest and punctuation in that list
 _RATIO_FREE_BYTES = 64 << 20  # small archives may expand as they like: unpacking them costs nothing
@@ -103,7 +103,7 @@ class Budget:
 class Members:
     """Collects the members of one archive: `begin`, any number of `write`, `end`, and again.
 
-    The first small member in the archive's top folder whose name is in *keep* stays in `kept`.
+    The first small member in the archive's top folder whose name is in *keep* stays in `kept`, its path in `kept_path`.
     """
 
     def __init__(
@@ -112,6 +112,7 @@ class Members:
         self.archive = archive
         self.found: list[Member] = []
         self.kept: bytes | None = None
+        self.kept_path = ""
         self._keep = keep
         self._copy: bytearray | None = None
         self._algorithms, self._limits = tuple(algorithms), limits
@@ -153,16 +154,13 @@ class Members:
         digests = self._digests.finish()
         self.found.append(Member(self._path, digests.size, digests.hashes))
         if self._copy is not None:
-            self.kept, self._copy = bytes(self._copy), None
+            self.kept, self.kept_path, self._copy = bytes(self._copy), self._path, None
 
     def check_path(self, path: str) -> str:
         """*path*, without a leading `./`, if it leads into the archive wherever it is unpacked."""
-        fault = _path_fault(path)
-        if fault:
+        if fault := path_fault(path):
             raise ForbiddenMember(self.archive, path, fault)
-        while path.startswith("./"):
-            path = path[2:].lstrip("/")
-        return path
+        return plain_path(path)
 
     def check_kind(self, path: str, mode: int) -> None:
         """Refuse the kinds of file that Unix's *mode* knows beside files and directories."""
@@ -170,21 +168,3 @@ class Members:
         kinds |= {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
         if found := kinds.get(stat.S_IFMT(mode)):
             raise ForbiddenMember(self.archive, path, found)
-
-
-def _path_fault(path: str) -> str:
-    """What is wrong with a member's path on Unix or Windows, or nothing."""
-    parts = path.replace("\\", "/").split("/")
-    if not path.strip("./"):
-        return "an empty path"
-    if parts[0] == "" or parts[0][1:2] == ":":
-        return "an absolute path"
-    if ".." in parts:
-        return "a path with '..'"
-    if "\0" in path:
-        return "a path with a NUL character"
-    try:
-        size = len(path.encode())
-    except UnicodeEncodeError:
-        return "a path that is no UTF-8"
-    return f"a path of {size} bytes" if size > _MAX_PATH_BYTES else ""

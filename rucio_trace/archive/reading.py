@@ -44,12 +44,14 @@ def is_archive_name(name: str) -> bool:
 class ArchiveDigests:
     """The digests of the whole and of its members; `members` is None for what is no archive.
 
-    `manifest` holds the bytes of the product's manifest, as strangers wrote them, if it has one.
+    `manifest` holds the bytes of the product's manifest, as strangers wrote them, if it has one, and `manifest_path`
+    says where it lies.
     """
 
     whole: Digests
     members: tuple[Member, ...] | None
     manifest: bytes | None = None
+    manifest_path: str = ""
 
 
 class ArchivePass:
@@ -118,7 +120,7 @@ class ArchivePass:
             raise BrokenArchive(self._name, expected="an archive, as its name says", found="something else")
         if not self._is_archive:
             return ArchiveDigests(whole, None)
-        return ArchiveDigests(whole, tuple(self._members.found), self._members.kept)
+        return ArchiveDigests(whole, tuple(self._members.found), self._members.kept, self._members.kept_path)
 
     def _run(self, step: Callable[[], None]) -> None:
         try:
@@ -189,4 +191,4 @@ def digest_archive(
 
             members = Members(str(path), inner_names, limits, MANIFEST_NAMES)
             read_members(file, members, Budget(str(path), limits))
-            return ArchiveDigests(reading.finish_whole(), tuple(members.found), members.kept)
+            return ArchiveDigests(reading.finish_whole(), tuple(members.found), members.kept, members.kept_path)

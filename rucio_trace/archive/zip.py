@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from rucio_trace.archive.members import Budget, Members
     from rucio_trace.digest import Buffer
 
-__all__ = ["LOCAL_MARK", "STARTS", "decode_name", "parse_zip"]
+__all__ = [
+    "LOCAL_MARK",
+    "STARTS",
+    "Entry",
+    "decode_name",
+    "parse_descriptor",
+    "parse_directory",
+    "parse_header",
+    "parse_zip",
+]
 
 LOCAL_MARK = b"PK\x03\x04"
 _CENTRAL_MARK = b"PK\x01\x02"
@@ -47,7 +56,7 @@ _ZIP64 = 0x0001
 
 
 @dataclass(slots=True)
-class _Entry:
+class Entry:
     """What is known of an entry from its local header, and then from its bytes."""
 
     raw_name: bytes
@@ -58,6 +67,11 @@ class _Entry:
     packed: int
     size: int
     zip64: bool
+
+    @property
+    def described(self) -> bool:
+        """Whether its CRC and sizes stand behind its data."""
+        return bool(self.flags & _DESCRIPTOR)
 
 
 def decode_name(raw: bytes, flags: int) -> str:
@@ -70,11 +84,16 @@ def decode_name(raw: bytes, flags: int) -> str:
 
 def parse_zip(feed: Feed, members: Members, budget: Budget) -> Parser[None]:
     """Collect the members of the zip that *feed* brings."""
-    entries: dict[int, _Entry] = {}
+    entries: dict[int, Entry] = {}
     while (mark := (yield from feed.take(4))) == LOCAL_MARK:
         offset = feed.offset - 4
         members.count_entry()
         entries[offset] = yield from _local_entry(feed, members, budget)
+    yield from parse_directory(feed, members, entries, mark)
+
+
+def parse_directory(feed: Feed, members: Members, entries: dict[int, Entry], mark: bytes) -> Parser[None]:
+    """Hold the central directory, whose first *mark* was taken, against *entries* by their offsets, to the end."""
     directory_offset, count = feed.offset - 4, len(entries)
     while mark == _CENTRAL_MARK:
         yield from _central_entry(feed, members, entries)
@@ -87,17 +106,23 @@ def parse_zip(feed: Feed, members: Members, budget: Budget) -> Parser[None]:
     yield from _end(feed, members.archive, mark, directory_offset, count)
 
 
-def _local_entry(feed: Feed, members: Members, budget: Budget) -> Parser[_Entry]:
+def parse_header(feed: Feed, archive: str) -> Parser[Entry]:
+    """What a local header says, whose mark was taken; of an entry nobody can vouch for it is refused."""
     _, flags, method, crc, packed, size, name_length, extra_length = _LOCAL.unpack((yield from feed.take(_LOCAL.size)))
     raw_name = yield from feed.take(name_length)
     path = decode_name(raw_name, flags)
-    zip64 = _zip64_field((yield from feed.take(extra_length)), members.archive, path)
-    size, packed = _widened((size, packed), zip64, members.archive, path)
-    entry = _Entry(raw_name, path, flags, method, crc, packed, size, zip64 is not None)
+    zip64 = _zip64_field((yield from feed.take(extra_length)), archive, path)
+    size, packed = _widened((size, packed), zip64, archive, path)
     if flags & (_ENCRYPTED | _MASKED):
-        raise ForbiddenMember(members.archive, path, "an encrypted member")
+        raise ForbiddenMember(archive, path, "an encrypted member")
     if flags & _PATCHED:
-        raise ForbiddenMember(members.archive, path, "a patch")
+        raise ForbiddenMember(archive, path, "a patch")
+    return Entry(raw_name, path, flags, method, crc, packed, size, zip64 is not None)
+
+
+def _local_entry(feed: Feed, members: Members, budget: Budget) -> Parser[Entry]:
+    entry = yield from parse_header(feed, members.archive)
+    path = entry.path
     checked = _Checked(feed, members, budget)
     if path.endswith("/"):
         members.check_path(path)
@@ -125,10 +150,10 @@ class _Checked:
         self._members.write(data)
 
 
-def _data(feed: Feed, archive: str, entry: _Entry, checked: _Checked) -> Parser[None]:
+def _data(feed: Feed, archive: str, entry: Entry, checked: _Checked) -> Parser[None]:
     """The entry's bytes and, where there is one, the descriptor behind them, which completes *entry*."""
     start = feed.offset
-    described = bool(entry.flags & _DESCRIPTOR)
+    described = entry.described
     if entry.method == _DEFLATED:
         yield from _inflate(feed, archive, entry, checked, None if described else entry.packed)
     elif entry.method != _STORED:
@@ -139,7 +164,7 @@ def _data(feed: Feed, archive: str, entry: _Entry, checked: _Checked) -> Parser[
         yield from feed.pour(entry.packed, checked.write)
     packed = feed.offset - start
     if described:
-        yield from _descriptor(feed, archive, entry, packed, checked.size)
+        yield from parse_descriptor(feed, entry, packed, checked.size)
     stated = (f"{entry.crc:08x}", entry.size, entry.packed)
     found = (f"{checked.crc:08x}", checked.size, packed)
     for what, expected, actual in zip(("CRC", "size", "packed size"), stated, found, strict=True):
@@ -147,7 +172,7 @@ def _data(feed: Feed, archive: str, entry: _Entry, checked: _Checked) -> Parser[
             raise _broken(archive, entry.path, f"{what} {expected}", actual)
 
 
-def _inflate(feed: Feed, archive: str, entry: _Entry, checked: _Checked, packed: int | None) -> Parser[None]:
+def _inflate(feed: Feed, archive: str, entry: Entry, checked: _Checked, packed: int | None) -> Parser[None]:
     """Unpack to the end of the compressed stream, which lies within *packed* bytes where these are known."""
     decoder = Deflate()
     start = feed.offset
@@ -165,8 +190,8 @@ def _inflate(feed: Feed, archive: str, entry: _Entry, checked: _Checked, packed:
         feed.unread(view[used:])
 
 
-def _descriptor(feed: Feed, archive: str, entry: _Entry, packed: int, size: int) -> Parser[None]:
-    """The CRC and sizes behind the data; 64 bits wide if zip64 was announced or the sizes need it.
+def parse_descriptor(feed: Feed, entry: Entry, packed: int, size: int) -> Parser[None]:
+    """The CRC and sizes behind the data, which complete *entry*; 64 bits wide if zip64 says so or the sizes need it.
 
     Source: APPNOTE.TXT 4.3.9: the mark before them is optional.
     """
@@ -178,7 +203,7 @@ def _descriptor(feed: Feed, archive: str, entry: _Entry, packed: int, size: int)
     entry.packed, entry.size = struct.unpack("<QQ" if wide else "<II", (yield from feed.take(16 if wide else 8)))
 
 
-def _central_entry(feed: Feed, members: Members, entries: dict[int, _Entry]) -> Parser[None]:
+def _central_entry(feed: Feed, members: Members, entries: dict[int, Entry]) -> Parser[None]:
     """One entry of the central directory: it must say of a member what was seen of it."""
     header = _CENTRAL.unpack((yield from feed.take(_CENTRAL.size)))
     _, _, flags, method, crc, packed, size, name_length, extra_length, comment_length, _, _, mode, offset = header

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import keyword
 import os
 import sys
 import warnings
@@ -38,9 +39,15 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 COMMANDS = {
     "hash": "Print the digests of files and of archive members.",
     "sign": "Sign a trace for each file.",
+    "upload": "Upload files to Rucio, each with a signed trace.",
+    "download": "Download files from Rucio, genuine ones only.",
     "verify": "Tell genuine files from tampered ones.",
+    "check": "Check products against the manifests in them.",
     "history": "Show the life of a product.",
     "search": "Find traces in the store.",
+    "lineage": "Show what a product was made from, or what was made from it.",
+    "import": "Take in traces that come with products from elsewhere.",
+    "export": "Write traces in the words of others: CDSE, PROV, STAC.",
     "hooks": "Install, check and remove the hooks in Rucio's database.",
     "outbox": "Look at and mend the recorder's outbox.",
     "store": "Prepare and inspect the trace store.",
@@ -58,12 +65,12 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module_name = f"{__name__}.{cmd_name}"
+        own_name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
         try:
-            module = importlib.import_module(module_name)
+            module = importlib.import_module(f"{__name__}.{own_name}")
         except ModuleNotFoundError as error:
             raise MissingPart(cmd_name, error.name or str(error)) from error
-        command = getattr(module, cmd_name)
+        command = getattr(module, own_name)
         assert isinstance(command, click.Command)
         _put_example_last(command)
         return command
@@ -97,13 +104,16 @@ def _put_example_last(command: click.Command) -> None:
             _put_example_last(each)
 
 
+_EXTRAS = {"hooks": "rucio", "outbox": "rucio", "demo": "sandbox", "upload": "client", "download": "client"}
+
+
 class MissingPart(click.ClickException):
     """A sub-command needs a part of the distribution that is not installed."""
 
     exit_code = EXIT_UNDECIDED
 
     def __init__(self, command: str, module: str) -> None:
-        extra = {"hooks": "rucio", "outbox": "rucio", "demo": "sandbox"}.get(command)
+        extra = _EXTRAS.get(command)
         hint = f"; install rucio-trace[{extra}]" if extra else ""
         super().__init__(f"`{command}` needs the Python module {module}, which is not installed{hint}")
 

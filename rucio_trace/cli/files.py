@@ -61,6 +61,8 @@ def progress_over(files: Iterable[Path]) -> Iterator[Callable[[int], object]]:
 
 def _size(path: Path) -> int:
     try:
+        if path.is_dir():
+            return sum(inside.lstat().st_size for inside in path.rglob("*"))
         return path.stat().st_size
     except OSError:
         return 0

@@ -39,10 +39,11 @@ __all__ = ["hash"]
     help="Which digest; give it several times for several, all in one reading.",
 )
 @click.option("--contents", is_flag=True, help="Also the members of zip and tar archives, in the same reading.")
+@click.option("--product", is_flag=True, help="The product digest instead: equal for a folder, its zip and its tar.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line per file.")
 @click.pass_context
 def hash(ctx: click.Context, /, files: tuple[Path, ...], algorithms: tuple[str, ...], **options: bool) -> None:  # noqa: A001
-    """Print the digests of files.
+    """Print the digests of files, or the product digest of folders and archives.
 
     With one algorithm each line is a digest and a file; with several the algorithm stands before them.
     Members of an archive are indented below it.
@@ -52,11 +53,16 @@ def hash(ctx: click.Context, /, files: tuple[Path, ...], algorithms: tuple[str, 
       rucio-trace hash --algorithm BLAKE3 --algorithm ADLER32 --contents product.SAFE.zip
     """
     wanted = tuple(dict.fromkeys(algorithms))
-    limits = settings_of(ctx).limits if options["contents"] else None
+    if options["product"] and (wanted != ("BLAKE3",) or options["contents"]):
+        raise click.UsageError("--product is BLAKE3 over all members: it goes with neither --algorithm nor --contents")
+    limits = settings_of(ctx).limits if options["contents"] or options["product"] else None
     with progress_over(files) as progress:
 
         def work(path: Path) -> None:
             try:
+                if limits is not None and options["product"]:
+                    _show_product(path, limits, progress, as_json=options["as_json"])
+                    return
                 found = _digest(path, wanted, limits, progress)
             except (TraceabilityError, OSError) as error:
                 if options["as_json"]:
@@ -76,6 +82,21 @@ def _digest(path: Path, algorithms: tuple[str, ...], limits: Limits | None, prog
 
     found = digest_archive(path, algorithms, limits=ArchiveLimits(**asdict(limits)), progress=progress)
     return found.whole, found.members
+
+
+def _show_product(path: Path, limits: Limits, progress: Callable[[int], object], *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from rucio_trace.archive import ArchiveLimits
+    from rucio_trace.folder import digest_content
+    from rucio_trace.product_digest import product_digest
+
+    members = digest_content(path, ["BLAKE3"], limits=ArchiveLimits(**asdict(limits)), progress=progress)
+    digest = product_digest((member.path, member.hashes["BLAKE3"]) for member in members)
+    if as_json:
+        json_line({"file": str(path), "product_digest": digest, "members": len(members)})
+    else:
+        _show_hashes("", str(path), {"BLAKE3": digest})
 
 
 def _show_json(path: Path, whole: Digests, members: Iterable[Member] | None) -> None:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 import click
 
 from rucio_trace.cli import EXIT_UNDECIDED, settings_of
 from rucio_trace.cli.terminal import json_line, printable, say, show_table
-from rucio_trace.cli.traces import STYLES, as_object, remarks, short_time
+from rucio_trace.cli.traces import STYLES, as_object, note_on, remarks, short_time
 from rucio_trace.configured import open_store
 from rucio_trace.envelope import to_json
 from rucio_trace.status import product_status
-from rucio_trace.trace import ProductKey, parse_time
+from rucio_trace.trace import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rucio_trace.store import Stored
+    from rucio_trace.trace import ProductKey
 
 __all__ = ["history"]
 
@@ -41,25 +41,20 @@ def history(ctx: click.Context, /, did: str, as_json: bool, as_traces: bool) -> 
     if not (scope and colon and name):
         raise click.UsageError(f"{printable(did)}: expected SCOPE:NAME")
     with open_store(settings_of(ctx), migrate=False) as store:
-        found = store.by_did(scope, name)
+        keys = {key for stored in store.by_did(scope, name) if (key := stored.trace.statement.product) is not None}
+        products = store.product(keys)
+    found = list({stored.position: stored for of in products.values() for stored in of}.values())
     if as_traces:
         json_line([to_json(stored.trace) for stored in found])
     elif as_json:
         for stored in _in_time(found):
             json_line(as_object(stored))
     else:
-        for key, traces in _generations(found):
-            _show(key, traces)
+        for key in sorted(products, key=lambda key: (key.rucio, key.vo, key.generation)):
+            _show(key, products[key])
     if not found:
         say(f"{printable(did)}: no traces in the store")
         ctx.exit(EXIT_UNDECIDED)
-
-
-def _generations(found: Iterable[Stored]) -> list[tuple[ProductKey, list[Stored]]]:
-    """The traces of each product, the oldest generation first."""
-    with_key = [(key, stored) for stored in found if (key := stored.trace.statement.product) is not None]
-    with_key.sort(key=lambda pair: (pair[0].rucio, pair[0].vo, pair[0].generation))
-    return [(key, [s for _, s in group]) for key, group in itertools.groupby(with_key, key=lambda pair: pair[0])]
 
 
 def _in_time(traces: Iterable[Stored]) -> list[Stored]:
@@ -75,9 +70,9 @@ def _show(key: ProductKey, traces: Sequence[Stored]) -> None:
     )
     if status.origin is not None:
         origin = status.origin.trace.statement
-        click.echo(f"{origin.hash_algorithm} {origin.hash}, {origin.size} bytes")
+        click.echo(f"{origin.hash_algorithm or 'digest'} {origin.hash}, {origin.size} bytes")
     rows = []
     for stored in _in_time(traces):
         s = stored.trace.statement
-        rows.append((short_time(s), s.event, s.rse, s.site, s.method, remarks(s)))
+        rows.append((short_time(s), s.event, s.rse, s.site, s.method, remarks(s) or note_on(stored.trace)))
     show_table(("time", "event", "RSE", "seen by", "method", ""), rows, styles=STYLES)

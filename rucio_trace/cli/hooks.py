@@ -10,8 +10,6 @@ import click
 from rucio_trace.cli.terminal import json_line, printable, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rucio_trace_policy.inspection import Status
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Print the SQL instead of running it.")
@@ -34,7 +32,8 @@ def hooks() -> None:
 def install(dry_run: bool) -> None:
     """Put the hooks in place and prove that they work; prints SQL that takes them away again.
 
-    All of it happens in one transaction, which waits at most 2 s for a lock and is tried again: Rucio keeps running.
+    It waits at most 2 s for a lock and tries again: Rucio keeps running. On PostgreSQL and SQLite all of it happens in
+    one transaction; MariaDB has none for this, so the triggers are rehearsed on copies of Rucio's tables first.
 
     \b
     Example:
@@ -42,14 +41,15 @@ def install(dry_run: bool) -> None:
     """
     from rucio_trace_policy import hooks as database_hooks
     from rucio_trace_policy.database import open_database
+    from rucio_trace_policy.ddl import script
 
     engine, schema = open_database()
     if dry_run:
-        _print_sql(database_hooks.plan_install(engine, schema))
+        click.echo(script(engine.dialect.name, database_hooks.plan_install(engine, schema)), nl=False)
         return
     changed = database_hooks.install(engine, schema)
     say("hooks installed and proven" if changed else "hooks were in place already; proven again")
-    say("this removes them, with psql or sqlite3 alone:")
+    say("this removes them, with psql, sqlite3 or mariadb alone:")
     click.echo(database_hooks.removal_sql(engine, schema), nl=False)
     _warn(database_hooks.status(engine, schema))
 
@@ -92,18 +92,16 @@ def remove(tables: bool, dry_run: bool) -> None:
     """
     from rucio_trace_policy import hooks as database_hooks
     from rucio_trace_policy.database import open_database
+    from rucio_trace_policy.ddl import script
 
     engine, schema = open_database()
     if dry_run:
-        _print_sql(database_hooks.plan_remove(engine, schema, with_tables=tables))
+        click.echo(
+            script(engine.dialect.name, database_hooks.plan_remove(engine, schema, with_tables=tables)), nl=False
+        )
         return
     database_hooks.remove(engine, schema, with_tables=tables)
     say("hooks and tables removed" if tables else "hooks removed; the tables are still there")
-
-
-def _print_sql(statements: Iterable[str]) -> None:
-    for statement in statements:
-        click.echo(f"{statement};")
 
 
 def _lines(found: Status) -> list[str]:

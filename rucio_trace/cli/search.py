@@ -8,7 +8,7 @@ import click
 
 from rucio_trace.cli import settings_of
 from rucio_trace.cli.terminal import json_line, say, show_table, utc_moment
-from rucio_trace.cli.traces import STYLES, as_object, short_time
+from rucio_trace.cli.traces import STYLES, as_object, note_on, short_time
 from rucio_trace.configured import open_store
 from rucio_trace.status import Status
 from rucio_trace.trace import Event
@@ -64,8 +64,12 @@ def search(ctx: click.Context, /, prefix: str | None, as_json: bool, limit: int,
         for stored in found:
             json_line(as_object(stored))
     elif found:
-        rows = [(short_time(s), s.event, s.did or s.name, s.rse, x.id) for x in found for s in [x.trace.statement]]
-        show_table(("time", "event", "product", "RSE", "trace"), rows, styles=STYLES)
+        rows = [
+            (short_time(s), s.event, s.did or s.name, s.rse, x.id, note_on(x.trace))
+            for x in found
+            for s in [x.trace.statement]
+        ]
+        show_table(("time", "event", "product", "RSE", "trace", ""), rows, styles=STYLES)
     if len(found) == limit:
         say(f"these are the newest {limit}; --limit shows more")
     elif not found:

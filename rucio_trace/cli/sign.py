@@ -11,12 +11,14 @@ import click
 
 from rucio_trace.cli import settings_of
 from rucio_trace.cli.files import for_each_file, progress_over
+from rucio_trace.cli.inputs import input_option
 from rucio_trace.cli.terminal import json_line, printable, say, utc_moment
 from rucio_trace.configured import read_file, read_secret
 from rucio_trace.digest import digest_file
 from rucio_trace.envelope import Signer, Trace, to_json
 from rucio_trace.envelope import sign as sign_statement
-from rucio_trace.products import attributes_of_manifest, attributes_of_name
+from rucio_trace.producer.declare import OwnInput
+from rucio_trace.products import attributes_of
 from rucio_trace.trace import (
     DEFAULT_VO,
     STRONG,
@@ -44,17 +46,6 @@ _READ = (Event.CREATE, Event.COPY, Event.VERIFY)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-def _inputs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[Input, ...]:
-    """Each `NAME:HASH`; the name may hold colons."""
-    inputs = []
-    for value in values:
-        name, _, digest = value.rpartition(":")
-        if not name or not digest:
-            raise click.BadParameter(f"{printable(value)}: expected NAME:HASH", ctx, param)
-        inputs.append(Input(name, digest.lower()))
-    return tuple(inputs)
-
-
 @dataclass(frozen=True, slots=True)
 class _Order:
     """What is to be signed of every file."""
@@ -78,9 +69,7 @@ class _Order:
 @click.option("--key-password-file", type=_FILE, metavar="FILE", help="Holds the password of the key.")
 @click.option("--event", type=click.Choice(_EVENTS), default="CREATE", show_default=True, help="What happened.")
 @click.option("--algorithm", type=click.Choice(STRONG), default="BLAKE3", show_default=True, help="The digest to sign.")
-@click.option(
-    "--input", "inputs", multiple=True, callback=_inputs, metavar="NAME:HASH", help="A product this was made from."
-)
+@input_option
 @click.option("--contents", is_flag=True, help="Sign the digests of an archive's members too.")
 @click.option("--site", metavar="NAME", help="Who observed; else recorder.site, else the certificate's subject.")
 @click.option("--did", metavar="SCOPE:NAME", help="The product in Rucio, with --generation; for one file.")
@@ -156,8 +145,10 @@ def _product(rucio: str, vo: str, did: str | None, generation: str | None) -> Pr
 
 def _sign(path: Path, order: _Order, progress: Callable[[int], object]) -> Trace:
     found = _digest(path, order, progress)
+    if any(given.hash == found.whole.hashes[order.algorithm] for given in order.inputs):
+        raise OwnInput(path.name, found.whole.hashes[order.algorithm])
     name = base_name(order.product.name) if order.product else path.absolute().name
-    attributes = attributes_of_name(name) | attributes_of_manifest(found.manifest or b"")
+    attributes = attributes_of(name, found.manifest)
     contents = None
     if found.members is not None:
         contents = tuple(Content(m.path, m.hashes[order.algorithm]) for m in found.members)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from rucio_trace.joining import linked
 from rucio_trace.trace import Event, Statement, format_time
 
 if TYPE_CHECKING:
+    from rucio_trace.envelope import Trace
     from rucio_trace.store import Stored
 
-__all__ = ["STYLES", "as_object", "remarks", "short_time"]
+__all__ = ["STYLES", "as_object", "note_on", "remarks", "short_time"]
 
 STYLES = {
     "CREATE": "green",
@@ -25,13 +27,22 @@ STYLES = {
 
 
 def as_object(stored: Stored) -> dict[str, Any]:
-    """A stored trace for `--json`: where it stands, and what was signed, as it was signed."""
-    return {
+    """A stored trace for `--json`: where it stands, and what was signed, as it was signed.
+
+    `not_signed` is there only where something stood beside the signed text that it does not cover.
+    """
+    found = {
         "id": stored.id,
         "position": stored.position,
         "registered_at": format_time(stored.registered_at),
         "statement": json.loads(stored.trace.message),
     }
+    return found | {"not_signed": stored.trace.not_signed} if stored.trace.not_signed else found
+
+
+def note_on(trace: Trace) -> str:
+    """What nobody signed of a trace that was taken in from elsewhere."""
+    return f"not signed: {', '.join(trace.not_signed)}" if trace.not_signed else ""
 
 
 def short_time(statement: Statement) -> str:
@@ -49,6 +60,8 @@ def remarks(statement: Statement) -> str:
         words += [f"{label} {value}" for label, value in parts if value]
     if statement.source is not None and statement.source.rse:
         words.append(f"from {statement.source.rse}")
+    if before := linked(statement):
+        words.append(f"was {before} outside Rucio")
     if statement.replaces:
         words.append(f"replaces {statement.replaces}")
     if statement.adopted:

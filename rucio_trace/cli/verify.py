@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rucio_trace.archive import ArchiveLimits, digest_archive
+from rucio_trace.archive import ArchiveLimits, digest_archive, is_archive_name
 from rucio_trace.cli import settings_of
 from rucio_trace.cli.files import progress_over
 from rucio_trace.cli.terminal import say
@@ -21,7 +21,9 @@ from rucio_trace.digest import FileChanged, digest_file
 from rucio_trace.envelope import parse_traces
 from rucio_trace.errors import ConfigurationError, Malformed, TraceabilityError
 from rucio_trace.faults import DifferentContent, Fault
+from rucio_trace.folder import digest_content
 from rucio_trace.identity import Trust
+from rucio_trace.product_digest import Undefined, product_digest, wrapped_names
 from rucio_trace.statement import STRONG
 from rucio_trace.strictjson import MAX_BYTES
 from rucio_trace.verify import (
@@ -42,14 +44,14 @@ if TYPE_CHECKING:
     from rucio_trace.envelope import Trace
     from rucio_trace.store import Store
 
-__all__ = ["verify"]
+__all__ = ["FileJudge", "outcome_of", "trust_settings", "verify"]
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _STORE_ALGORITHMS = ("BLAKE3",)  # what recorders sign; the traces found tell of others
 
 
 @dataclass(frozen=True, slots=True)
-class _Judge:
+class FileJudge:
     """Everything that files are judged by: traces in hand, or the store."""
 
     trust: Trust
@@ -64,16 +66,47 @@ class _Judge:
     def judge(self, path: Path) -> Judgement:
         """The verdict on one file, whose digests are computed as the traces found ask for them."""
         name = path.absolute().name
+        if path.is_dir():
+            return self._judge_content(path, Candidate(file=str(path), base_name=name, size=0, hashes={}, did=self.did))
         candidate = Candidate(file=str(path), base_name=name, size=0, hashes={}, did=self.did)
         if self.checked is not None:
             known = [a.trace for a in self.checked.accepted] + [r.trace for r in self.checked.refused]
             wanted = algorithms_for(known)
             candidate = self._measured(path, candidate, wanted or _STORE_ALGORITHMS)
-            return self._settled(path, candidate, self.checked)
+            judgement = self._settled(path, candidate, self.checked)
+            return self._by_content(path, candidate, judgement)
         judgement, candidate = self._looked_up(path, self._measured(path, candidate, _STORE_ALGORITHMS))
+        judgement = self._by_content(path, candidate, judgement)
         if judgement.verdict is Verdict.UNKNOWN:  # its product may be known by another digest, under another name
             judgement, _ = self._looked_up(path, self._measured(path, candidate, STRONG))
         return judgement
+
+    def _by_content(self, path: Path, candidate: Candidate, judgement: Judgement) -> Judgement:
+        """*judgement*, or of an archive that nobody knows, what is known of its content in another packaging."""
+        if judgement.verdict is not Verdict.UNKNOWN or self.did is not None or not is_archive_name(path.name):
+            return judgement
+        try:
+            found = self._judge_content(path, candidate)
+        except TraceabilityError:  # an archive that cannot be unpacked has no content
+            return judgement
+        return judgement if found.verdict is Verdict.UNKNOWN else found
+
+    def _judge_content(self, path: Path, candidate: Candidate) -> Judgement:
+        """The verdict by the product digest of a folder, or of an archive's members.
+
+        Raises:
+            TraceabilityError, OSError: it has none, or could not be read.
+        """
+        members = digest_content(path, ["BLAKE3"], limits=self.limits, progress=self.progress)
+        contents = {member.path: member.hashes["BLAKE3"] for member in members}
+        digest = product_digest(contents.items())
+        candidate = replace(candidate, contents=contents, contents_algorithm="BLAKE3", product_digest=digest)
+        if self.checked is not None:
+            return self.checked.judge(candidate)
+        assert self.store is not None
+        names = wrapped_names(candidate.base_name)
+        evidence = self.store.candidates(candidate.hashes, names, self.did, product_digest=digest)
+        return check_evidence(evidence, self.trust, self.now, allow_stale_crl=self.allow_stale_crl).judge(candidate)
 
     def _looked_up(self, path: Path, candidate: Candidate) -> tuple[Judgement, Candidate]:
         """The verdict by what the store knows of the digests that *candidate* has, and what else was measured."""
@@ -99,7 +132,11 @@ class _Judge:
             fault = DifferentContent(error.subject, error.expected, error.found)
             return replace(judgement, faults=(*judgement.faults, fault))
         contents = {member.path: member.hashes[algorithm] for member in members}
-        return checked.judge(replace(candidate, contents=contents, contents_algorithm=algorithm))
+        candidate = replace(candidate, contents=contents, contents_algorithm=algorithm)
+        if algorithm == "BLAKE3":
+            with suppress(Undefined):  # the members are named all the same
+                candidate = replace(candidate, product_digest=product_digest(contents.items()))
+        return checked.judge(candidate)
 
     def _measured(self, path: Path, candidate: Candidate, algorithms: Iterable[str]) -> Candidate:
         """*candidate* with the digests it lacks."""
@@ -131,6 +168,7 @@ class _Judge:
 def verify(ctx: click.Context, /, files: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Tell genuine files from tampered ones.
 
+    A FILE may be a folder: it is genuine if it is the content of an archive whose members were signed.
     Without --trace the traces come from the store in the settings; without --anchors and --federation
     those of the settings are believed. Ends with 0 if all files are genuine, 1 if any is not, else 3 if
     it could not be found out of any, else 4 if any is obsolete.
@@ -145,7 +183,7 @@ def verify(ctx: click.Context, /, files: tuple[Path, ...], as_json: bool, **opti
         progress = stack.enter_context(progress_over(files))
         judge = _judge(ctx, options, now, progress, stack)
         for path in files:
-            outcome = _outcome(path, judge, now)
+            outcome = outcome_of(path, judge, now)
             verdicts.append(outcome.verdict)
             (show_json if as_json else show_text)(outcome)
     ctx.exit(EXIT_CODES[worst(verdicts)])
@@ -153,13 +191,13 @@ def verify(ctx: click.Context, /, files: tuple[Path, ...], as_json: bool, **opti
 
 def _judge(
     ctx: click.Context, options: dict[str, Any], now: datetime, progress: Callable[[int], object], stack: ExitStack
-) -> _Judge | Fault:
+) -> FileJudge | Fault:
     """Whom to ask, or why there is nobody."""
     settings = settings_of(ctx)
     traces: tuple[Path, ...] = options["traces"]
     if not traces and not settings.store.url:
         return NoTraces("traces", "give --trace FILE, or set url under [store] in the settings", "none")
-    trust = load_trust(_trust_settings(settings.trust, options))
+    trust = load_trust(trust_settings(settings.trust, options))
     if trust is None:
         say("nobody is trusted: give --anchors or --federation, or set them under [trust] in the settings")
         trust = Trust(())
@@ -175,7 +213,9 @@ def _judge(
         raise
     except TraceabilityError as error:
         return _unreadable(error)
-    return _Judge(trust, now, options["did"], stale, progress, ArchiveLimits(**asdict(settings.limits)), checked, store)
+    return FileJudge(
+        trust, now, options["did"], stale, progress, ArchiveLimits(**asdict(settings.limits)), checked, store
+    )
 
 
 def _traces_in(file: Path) -> list[Trace]:
@@ -185,7 +225,7 @@ def _traces_in(file: Path) -> list[Trace]:
         raise Malformed(f"{file}, {error.subject}", expected=error.expected, found=error.found) from None
 
 
-def _trust_settings(configured: TrustSettings, options: dict[str, Any]) -> TrustSettings:
+def trust_settings(configured: TrustSettings, options: dict[str, Any]) -> TrustSettings:
     """What the command line says instead of the settings."""
     if options["federation"] and options["anchors"]:
         raise click.UsageError("give --anchors or --federation, not both")
@@ -198,7 +238,8 @@ def _trust_settings(configured: TrustSettings, options: dict[str, Any]) -> Trust
     return replace(configured, crls=(*configured.crls, *options["crls"]))
 
 
-def _outcome(path: Path, judge: _Judge | Fault, now: datetime) -> Outcome:
+def outcome_of(path: Path, judge: FileJudge | Fault, now: datetime) -> Outcome:
+    """The verdict on the file at *path*, or why there is none."""
     try:
         if isinstance(judge, Fault):
             path.stat()

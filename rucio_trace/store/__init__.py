@@ -1,4 +1,4 @@
-"""The trace store, on SQLite or PostgreSQL: `Store.open(url)`."""
+"""The trace store, on SQLite, PostgreSQL or MariaDB: `Store.open(url)`."""
 
 from rucio_trace.store.errors import (
     BadStoreUrl,

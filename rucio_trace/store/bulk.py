@@ -1,4 +1,7 @@
-"""Many rows at once, by what each database takes fastest: COPY on PostgreSQL, one prepared statement on SQLite."""
+"""Many rows at once, by what each database takes fastest.
+
+That is COPY on PostgreSQL, one prepared statement on SQLite, statements of many rows on MariaDB.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,11 @@ def insert_rows(connection: Connection, table: Table, rows: Iterable[Mapping[str
             for value in values:
                 copy.write_row(value)
         return
-    marks = ", ".join("?" * len(columns))
-    driver.executemany(f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})", values)  # noqa: S608 our names
+    mark = "%s" if connection.dialect.name == "mysql" else "?"
+    marks = ", ".join([mark] * len(columns))
+    cursor = driver.cursor()
+    cursor.executemany(f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})", values)  # noqa: S608 our names
+    cursor.close()
 
 
 def _converters(connection: Connection, table: Table) -> list[tuple[str, Callable[[Any], Any]]]:

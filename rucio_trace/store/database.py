@@ -1,8 +1,8 @@
 """The edge: which database, how its connections behave, and what its failures are called here.
 
 SQLite connections are opened per use: the file may be moved, replaced or unmounted between two of
-them. PostgreSQL connections are pooled, tested before use and never cross a fork. Any thread may use
-a `Database`; each `reading` and `writing` has a connection of its own.
+them. Those of PostgreSQL and MariaDB are pooled, tested before use and never cross a fork. Any thread may
+use a `Database`; each `reading` and `writing` has a connection of its own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Database:
         """Connects to nothing yet.
 
         Raises:
-            BadStoreUrl: neither a file of SQLite nor a PostgreSQL database, or its driver is not installed.
+            BadStoreUrl: no file of SQLite and no database of PostgreSQL or MariaDB, or its driver is not installed.
         """
         self._engine = _open_engine(url, password)
         self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
@@ -55,8 +55,9 @@ class Database:
         return self._engine.url.render_as_string(hide_password=True)
 
     @property
-    def is_postgresql(self) -> bool:
-        return self._engine.dialect.name == "postgresql"
+    def kind(self) -> str:
+        """`sqlite`, `postgresql` or `mysql` (of which MariaDB is one)."""
+        return self._engine.dialect.name
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -68,7 +69,7 @@ class Database:
     def snapshot(self) -> Iterator[Connection]:
         """As `reading`, but all its queries see the database as it was at the first one."""
         with self.reading() as connection:
-            if self.is_postgresql:
+            if self.kind != "sqlite":
                 connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
@@ -78,13 +79,13 @@ class Database:
         with self._failures_named(), self._connect() as connection:
             connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
             with connection.begin():
-                if self.is_postgresql:
+                if self.kind == "postgresql":
                     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{WAIT_SECONDS}s'")
                 yield connection
 
     def create_file(self) -> None:
-        """Make an SQLite store's file, in write-ahead mode, where there is none; nothing for PostgreSQL."""
-        if self.is_postgresql:
+        """Make an SQLite store's file, in write-ahead mode, where there is none; nothing for the others."""
+        if self.kind != "sqlite":
             return
         try:
             connection = _connect_sqlite(Path(str(self._engine.url.database)), "rwc")
@@ -127,8 +128,11 @@ def _open_engine(url: str, password: str | None) -> Engine:
             return _open_sqlite(parsed)
         if parsed.get_backend_name() == "postgresql":
             return _open_postgresql(parsed, password)
+        if parsed.get_backend_name() in ("mysql", "mariadb"):
+            return _open_mysql(parsed, password)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
-        raise BadStoreUrl(shown, "its driver is not installed: pip install rucio-trace[postgresql]") from error
+        extra = "postgresql" if parsed.get_backend_name() == "postgresql" else "mysql"
+        raise BadStoreUrl(shown, f"its driver is not installed: pip install rucio-trace[{extra}]") from error
     raise BadStoreUrl(shown, f"{parsed.get_backend_name()} is not supported")
 
 
@@ -144,6 +148,31 @@ def _open_postgresql(url: URL, password: str | None) -> Engine:
         pool_pre_ping=True,
         pool_timeout=WAIT_SECONDS,
         connect_args={key: value for key, value in patience.items() if key not in url.query},
+    )
+
+
+def _open_mysql(url: URL, password: str | None) -> Engine:
+    """One name for both servers and for their driver, so that what is compiled for one is for the other."""
+    driver = url.drivername.partition("+")[2] or "pymysql"
+    url = url.set(drivername=f"mysql+{driver}")
+    if password is not None:
+        url = url.set(password=password)
+    if not url.database:
+        raise BadStoreUrl(url.render_as_string(hide_password=True), "names no database")
+    patience = {"connect_timeout": CONNECT_SECONDS, "read_timeout": 4 * WAIT_SECONDS, "write_timeout": WAIT_SECONDS}
+    given = {
+        "charset": "utf8mb4",
+        # Strict: what does not fit is refused and never cut.
+        "init_command": f"SET SESSION innodb_lock_wait_timeout = {WAIT_SECONDS}, lock_wait_timeout = {WAIT_SECONDS}, "
+        "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+        **patience,
+    }
+    return create_engine(
+        url,
+        isolation_level="READ COMMITTED",  # as above; and no gap between rows is ever locked
+        pool_pre_ping=True,
+        pool_timeout=WAIT_SECONDS,
+        connect_args={key: value for key, value in given.items() if key not in url.query},
     )
 
 

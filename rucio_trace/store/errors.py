@@ -19,7 +19,9 @@ class BadStoreUrl(ConfigurationError):
     def __init__(self, shown_url: str, reason: str) -> None:
         self.shown_url, self.reason = shown_url, reason
         super().__init__(
-            f"store {shown_url}", found=reason, hint="sqlite:////path/of/file.db or postgresql://user@host/database"
+            f"store {shown_url}",
+            found=reason,
+            hint="sqlite:////path/of/file.db, postgresql://user@host/database or mysql://user@host/database",
         )
 
 

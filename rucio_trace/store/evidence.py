@@ -16,7 +16,7 @@ from rucio_trace.store.tables import traces
 from rucio_trace.trace import HEX_DIGITS, STRONG
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from sqlalchemy import ColumnElement, Connection
 
@@ -29,9 +29,14 @@ MAX_TRACES: Final = 100_000
 
 
 def collect(
-    connection: Connection, reader: Reader, hashes: Mapping[str, str], base_name: str, did: str | None
+    connection: Connection,
+    reader: Reader,
+    hashes: Mapping[str, str],
+    names: Collection[str],
+    did: str | None,
+    product_digest: str | None = None,
 ) -> list[Stored]:
-    """The traces of every product with one of *hashes* or that name, and all that withdraws any of them.
+    """The traces of every product with one of these digests or names, and all that withdraws any of them.
 
     With *did* the name is not asked: the caller says which product is meant. Weak digests match nobody.
 
@@ -41,9 +46,10 @@ def collect(
     strong = [digest for algorithm, digest in hashes.items() if algorithm in STRONG]
     strong = [digest for digest in strong if len(digest) in {HEX_DIGITS[algorithm] for algorithm in STRONG}]
     found = _Collection(connection, reader)
-    found.add(bearing(strong, of_content=None))
-    found.add(of_dids([did]) if did is not None else named(base_name))
+    found.add(bearing([*strong, product_digest] if product_digest else strong, of_content=None))
+    found.add(of_dids([did]) if did is not None else named(names))
     found.add_histories()
+    found.add_strangers()
     found.add_withdrawals()
     return found.in_order()
 
@@ -70,6 +76,13 @@ class _Collection:
         dids = {s.trace.statement.did for s in self._found.values() if s.trace.statement.did is not None}
         for some in batches(sorted(dids), KEYS_A_QUERY):
             self.add(of_dids(some))
+
+    def add_strangers(self) -> None:
+        """What was said, outside Rucio, of the files that became the products met: it may have another name."""
+        new = self._reader.strangers(self._connection, self._found.values())
+        self._found.update((stored.position, stored) for stored in new)
+        if len(self._found) > MAX_TRACES:
+            raise TooMuchEvidence(MAX_TRACES)
 
     def add_withdrawals(self) -> None:
         """Each REVOKE of a trace met, wherever it stands, then the REVOKE of that one, and so on."""

@@ -12,22 +12,29 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import false, select
 
+from rucio_trace.joining import join, linked
 from rucio_trace.store.errors import CorruptRow
 from rucio_trace.store.rows import split_chain, to_stored
 from rucio_trace.store.tables import certificates, digests, indexable, traces
+from rucio_trace.trace import HEX_DIGITS, STRONG, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from sqlalchemy import ColumnElement, Connection, Row
 
     from rucio_trace.store.records import Stored
     from rucio_trace.trace import ProductKey
 
+    # Whether the signer of a trace of a file in no Rucio may speak for products of a scope.
+    MayJoin = Callable[[Stored, str], bool]
+
 __all__ = ["KEYS_A_QUERY", "Reader", "batches", "bearing", "named", "of_dids", "with_prefix"]
 
 KEYS_A_QUERY: Final = 500
 """Values in one IN: planning time grows with them, and SQLite takes 32,766."""
+
+_STRONG_DIGITS: Final = min(HEX_DIGITS[algorithm] for algorithm in STRONG)
 
 _CACHED_CERTIFICATES: Final = 4_096  # of about 1 KB
 
@@ -56,8 +63,13 @@ class Reader:
         certificate = self._load_certificates(connection, rows).__getitem__
         return [to_stored(row, certificate) for row in rows]
 
-    def histories(self, connection: Connection, keys: Collection[ProductKey]) -> dict[ProductKey, list[Stored]]:
-        """The traces of each of *keys*, in the order of their positions; no key for a product without any."""
+    def histories(
+        self, connection: Connection, keys: Collection[ProductKey], may_join: MayJoin = lambda _stored, _scope: True
+    ) -> dict[ProductKey, list[Stored]]:
+        """The traces of each of *keys* and those that joined it, in the order of their positions.
+
+        There is no key for a product without any. *may_join* says whether a signer may speak in a product's scope.
+        """
         found: dict[ProductKey, list[Stored]] = {}
         for some in batches(keys, KEYS_A_QUERY):
             condition = of_dids({key.did for key in some})
@@ -67,6 +79,41 @@ class Reader:
                 key = stored.trace.statement.product
                 if key in wanted and key is not None:
                     found.setdefault(key, []).append(stored)
+        strangers = self.strangers(connection, [stored for of in found.values() for stored in of])
+        if strangers:
+            of_trace = {id(stored.trace): stored for stored in strangers}
+            for key, own in found.items():
+                joining = [
+                    of_trace[id(trace)]
+                    for trace in join(
+                        [stored.trace for stored in own],
+                        [stored.trace for stored in strangers],
+                        lambda trace, scope: may_join(of_trace[id(trace)], scope),
+                    )
+                ]
+                found[key] = sorted([*own, *joining], key=lambda stored: stored.position)
+        return found
+
+    def strangers(self, connection: Connection, own: Iterable[Stored]) -> list[Stored]:
+        """The traces of files in no Rucio that any of *own* names as its source, and the others of those files."""
+        links = {id_: stored for stored in own if (id_ := linked(stored.trace.statement)) is not None}
+        found: dict[int, Stored] = {}
+        for some in batches(links, KEYS_A_QUERY):
+            condition = traces.c.id.in_(some) & traces.c.did.is_(None)
+            found |= {stored.position: stored for stored in self.read(connection, condition)}
+        spoken = [*(stored.trace.statement for stored in found.values())]
+        digests = {digest for s in spoken for digest in (s.hash, *s.digests.values()) if len(digest) >= _STRONG_DIGITS}
+        for some in batches(digests, KEYS_A_QUERY):
+            condition = bearing(some, of_content=False) & traces.c.did.is_(None)
+            found |= {stored.position: stored for stored in self.read(connection, condition)}
+        return [found[position] for position in sorted(found)]
+
+    def created_outside(self, connection: Connection, names: Collection[str]) -> list[Stored]:
+        """The CREATE traces of files in no Rucio with one of these base names."""
+        found: list[Stored] = []
+        for some in batches({indexable(name) for name in names}, KEYS_A_QUERY):
+            condition = traces.c.name.in_(some) & traces.c.did.is_(None) & (traces.c.event == str(Event.CREATE))
+            found += self.read(connection, condition)
         return found
 
     def _load_certificates(self, connection: Connection, rows: Iterable[Row[Any]]) -> dict[bytes, bytes]:
@@ -96,9 +143,9 @@ def batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
-def named(name: str) -> ColumnElement[bool]:
-    """Traces of files with this base name."""
-    return traces.c.name == indexable(name)
+def named(names: Collection[str]) -> ColumnElement[bool]:
+    """Traces of files with one of these base names."""
+    return traces.c.name.in_([indexable(name) for name in names])
 
 
 def of_dids(dids: Collection[str]) -> ColumnElement[bool]:

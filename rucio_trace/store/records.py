@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from rucio_trace.envelope import Trace
+    from rucio_trace.faults import Fault
 
 __all__ = ["Outcome", "Registration", "Stored"]
 
@@ -30,12 +31,14 @@ class Registration:
 
     `id` is the trace's event id, or the id derived from its text when it has none; it is empty only
     for a trace refused because it has no signed text. `position` is None unless the trace is in the store.
+    `faults` are what a trace was refused for, as far as it is the trace's.
     """
 
     id: str
     position: int | None
     outcome: Outcome
     reason: str | None = None
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,25 +14,27 @@ from sqlalchemy import func, literal_column, select, update
 from rucio_trace import certificates as x509
 from rucio_trace.checking import Refused, check_trace
 from rucio_trace.errors import Malformed, Refuted, Undecided
-from rucio_trace.faults import Uncertain
+from rucio_trace.faults import Uncertain, Unsigned
 from rucio_trace.statement import SCHEMA
 from rucio_trace.store.bulk import insert_rows
+from rucio_trace.store.cycles import Ancestry
 from rucio_trace.store.errors import CorruptRow
 from rucio_trace.store.read import KEYS_A_QUERY, batches
 from rucio_trace.store.records import Outcome, Registration
 from rucio_trace.store.rows import Entry, fingerprint, to_entry
-from rucio_trace.store.tables import certificates, digest_sets, digests, head, traces
+from rucio_trace.store.tables import certificates, digest_sets, digests, head, inputs, traces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import Column, Connection
 
     from rucio_trace.envelope import Trace
+    from rucio_trace.faults import Fault
     from rucio_trace.identity import Trust
     from rucio_trace.store.database import Database
 
-__all__ = ["register"]
+__all__ = ["Rules", "register"]
 
 
 class _Known(NamedTuple):
@@ -44,16 +46,16 @@ class _Known(NamedTuple):
 _Registered = dict[str, list[_Known]]  # by id; several only where members of the Traceability Service signed one text
 
 
-class _Rules(NamedTuple):
+class Rules(NamedTuple):
+    """What is accepted; the arguments of `Store.register`."""
+
     trust: Trust | None
     allow_stale_crl: bool
+    scopes: Mapping[str, str]
 
 
-def register(
-    database: Database, unverified: Sequence[Trace], trust: Trust | None, *, allow_stale_crl: bool
-) -> list[Registration]:
+def register(database: Database, unverified: Sequence[Trace], rules: Rules) -> list[Registration]:
     """See `Store.register`."""
-    rules = _Rules(trust, allow_stale_crl)
     answers: list[Registration | None] = [_refusal(trace) for trace in unverified]
     with database.reading() as connection:
         now = _clock(connection)
@@ -74,10 +76,15 @@ def register(
 def _refusal(trace: Trace) -> Registration | None:
     """Why a trace can never be stored, whoever is trusted."""
     if not trace.message or not trace.signature:
-        return Registration("", None, Outcome.REFUSED, "it is not signed")
+        unsigned = Unsigned("signature", "a signed text, a signature and a certificate", "no signature")
+        return _refused("", Outcome.REFUSED, trace.faults or (unsigned,))
     if trace.faults:
-        return Registration(trace.id, None, Outcome.REFUSED, "; ".join(str(fault) for fault in trace.faults))
+        return _refused(trace.id, Outcome.REFUSED, trace.faults)
     return None
+
+
+def _refused(id_: str, outcome: Outcome, faults: tuple[Fault, ...]) -> Registration:
+    return Registration(id_, None, outcome, "; ".join(str(fault) for fault in faults), faults)
 
 
 def _answer_known(trace: Trace, known: _Registered) -> Registration | None:
@@ -91,16 +98,16 @@ def _answer_known(trace: Trace, known: _Registered) -> Registration | None:
     return None
 
 
-def _judge(trace: Trace, rules: _Rules, now: datetime) -> Registration | None:
+def _judge(trace: Trace, rules: Rules, now: datetime) -> Registration | None:
     """Why a trace is not taken; None if it is."""
     try:
         if rules.trust is not None:
-            check_trace(trace, rules.trust, now, allow_stale_crl=rules.allow_stale_crl)
+            scope = rules.scopes.get(trace.id)
+            check_trace(trace, rules.trust, now, allow_stale_crl=rules.allow_stale_crl, scope=scope)
         else:
             _check_signature(trace)
     except Refused as error:
-        outcome = Outcome.UNDECIDED if error.family is Uncertain else Outcome.REFUSED
-        return Registration(trace.id, None, outcome, "; ".join(str(fault) for fault in error.faults))
+        return _refused(trace.id, Outcome.UNDECIDED if error.family is Uncertain else Outcome.REFUSED, error.faults)
     except (Malformed, Refuted) as error:
         return Registration(trace.id, None, Outcome.REFUSED, str(error))
     except Undecided as error:
@@ -127,10 +134,13 @@ def _add(connection: Connection, entries: Sequence[Entry]) -> list[Registration]
         raise CorruptRow("none", "table trace_head", "one row", "none")
     now = _clock(connection)
     known = _registered(connection, [entry.id for entry in entries])
+    ancestry = Ancestry(connection, entries)
     answers: list[Registration] = []
     new: dict[int, Entry] = {}
     for entry in entries:
         answer = _answer_known(entry.trace, known)
+        if answer is None and ancestry.closes_circle(entry):
+            answer = Registration(entry.id, None, Outcome.REFUSED, "its product would be made from itself")
         if answer is None:
             position += 1
             new[position] = entry
@@ -162,6 +172,9 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime) -> Non
         for position, entry in new.items()
     ]
     insert_rows(connection, traces, rows)
+    edges = [{"digest": digest, "position": position} for position, entry in new.items() for digest in entry.inputs]
+    if edges:
+        insert_rows(connection, inputs, edges)
 
 
 def _insert_digests(connection: Connection, new: dict[int, Entry]) -> dict[bytes, int]:
@@ -202,6 +215,8 @@ def _clock(connection: Connection) -> datetime:
     """The database's clock at this moment: there may be many of our hosts, each with a clock of its own."""
     if connection.dialect.name == "postgresql":
         now = connection.scalar(select(func.clock_timestamp()))
+    elif connection.dialect.name == "mysql":
+        now = connection.execute(select(func.utc_timestamp(6))).scalar_one().replace(tzinfo=UTC)
     else:
         now = datetime.fromisoformat(
             str(connection.scalar(select(func.strftime(literal_column("'%Y-%m-%dT%H:%M:%f+00:00'"), "now"))))

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 from rucio_trace import strictjson
 from rucio_trace.envelope import Trace
 from rucio_trace.errors import Malformed
+from rucio_trace.product_digest import digest_of_contents
 from rucio_trace.store.errors import CorruptRow
 from rucio_trace.store.records import Stored
 from rucio_trace.store.tables import indexable
-from rucio_trace.trace import HEX_DIGITS, parse_time
+from rucio_trace.trace import HEX_DIGITS, Event, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +29,16 @@ if TYPE_CHECKING:
 
     from rucio_trace.trace import Statement
 
-__all__ = ["FINGERPRINT_BYTES", "Entry", "fingerprint", "index_columns", "split_chain", "to_entry", "to_stored"]
+__all__ = [
+    "FINGERPRINT_BYTES",
+    "Entry",
+    "fingerprint",
+    "index_columns",
+    "input_digests",
+    "split_chain",
+    "to_entry",
+    "to_stored",
+]
 
 FINGERPRINT_BYTES: Final = 32
 
@@ -54,9 +64,11 @@ class Entry:
     certificates: dict[bytes, bytes]
     """DER by fingerprint: the leaf and the intermediates."""
     digests: frozenset[tuple[bytes, bool]]
-    """What the statement says of the bytes: a digest, and whether it is of a member of the archive."""
+    """What the statement says of the bytes: a digest, and whether it is of members of the archive."""
     digest_set: bytes
     """The fingerprint of `digests`."""
+    inputs: frozenset[bytes]
+    """The digests of what the product was made from, if the statement is a CREATE."""
 
 
 def to_entry(trace: Trace) -> Entry:
@@ -80,6 +92,7 @@ def to_entry(trace: Trace) -> Entry:
         certificates=certificates,
         digests=digests,
         digest_set=fingerprint(b"".join(sorted(bytes([len(d), of_content]) + d for d, of_content in digests))),
+        inputs=input_digests(statement),
     )
 
 
@@ -99,8 +112,18 @@ def index_columns(statement: Statement) -> dict[str, str | None]:
 def _digests(statement: Statement) -> frozenset[tuple[bytes, bool]]:
     own = {(statement.hash, False), *((digest, False) for digest in statement.digests.values())}
     contents = {(content.hash, True) for content in statement.contents or ()}
+    if product := digest_of_contents(statement):
+        contents.add((product, True))
     # A text of the Traceability Service may give its members digests of any length: nobody can look for those.
     return frozenset((bytes.fromhex(digest), of) for digest, of in own | contents if len(digest) in _DIGEST_LENGTHS)
+
+
+def input_digests(statement: Statement) -> frozenset[bytes]:
+    """What a CREATE says its product was made from, as far as anybody can look for it."""
+    if statement.event is not Event.CREATE:
+        return frozenset()
+    given = {given.hash for given in statement.inputs or ()}
+    return frozenset(bytes.fromhex(digest) for digest in given if len(digest) in _DIGEST_LENGTHS)
 
 
 def _claimed(trace: Trace) -> str | None:

@@ -5,13 +5,17 @@ Alembic is imported only when there is something to do: most processes find the 
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import column, inspect, select, table
 
-from rucio_trace.store.errors import NewerStore, UnpreparedStore
+from rucio_trace.store.database import WAIT_SECONDS
+from rucio_trace.store.errors import NewerStore, StoreUnavailable, UnpreparedStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Connection
 
     from rucio_trace.store.database import Database
@@ -20,28 +24,46 @@ __all__ = ["NEWEST", "VERSION_TABLE", "check_schema", "migrate"]
 
 VERSION_TABLE: Final = "trace_store_version"
 
-OLDER: Final[frozenset[str]] = frozenset()
-NEWEST: Final = "0001"
+OLDER: Final = frozenset({"0001", "0002"})
+NEWEST: Final = "0003"
 
 _MIGRATION_LOCK: Final = 0x72756369_74726163  # "rucitrac": any number that nobody else in the database uses
 
 
 def migrate(database: Database) -> None:
-    """Bring the tables to the newest version; safe to call from many processes at once.
+    """Bring the tables to the newest version; safe to call from many processes at once, and again after a kill.
 
     Raises:
         NewerStore: a newer program has been here.
-        StoreUnavailable: the database refuses or does not answer; nothing was changed.
+        StoreUnavailable: the database refuses or does not answer; nothing was changed, or (on MariaDB) some steps
+            are done already when it is called again.
     """
     database.create_file()
     with database.reading() as connection:
         if _is_newest(connection, database):
             return
-    with database.writing() as connection:
-        if database.is_postgresql:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+    with database.writing() as connection, _alone(connection, database):
         if not _is_newest(connection, database):
             _upgrade(connection)
+
+
+@contextmanager
+def _alone(connection: Connection, database: Database) -> Iterator[None]:
+    """Nobody else migrates meanwhile."""
+    if database.kind == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+    if database.kind != "mysql":
+        yield
+        return
+    # Held by the connection and not by the transaction, so what was done must be seen before it is given back.
+    name = "CONCAT('rucio-trace ', MD5(DATABASE()))"
+    if connection.exec_driver_sql(f"SELECT GET_LOCK({name}, {WAIT_SECONDS})").scalar() != 1:
+        raise StoreUnavailable(database.shown, "another process migrates it")
+    try:
+        yield
+        connection.exec_driver_sql("COMMIT")
+    finally:
+        connection.exec_driver_sql(f"DO RELEASE_LOCK({name})")
 
 
 def check_schema(database: Database) -> None:

@@ -93,6 +93,7 @@ def _could_lead_to(status: Status) -> ColumnElement[bool]:
     """A condition that every trace of a product of this status fulfils; it spares judging the others."""
     others = traces.alias("others")
     same = (others.c.did == traces.c.did) & (others.c.generation == traces.c.generation)
+    may_have_joined = others.c.did.is_(None) & (others.c.name == traces.c.name)
     needed: list[ColumnElement[bool]] = []
     if status in (Status.TAMPERED, Status.DEGRADED):
         needed = [others.c.event.in_(["CORRUPT", "LOST"]), others.c.digest_set != traces.c.digest_set]
@@ -103,4 +104,7 @@ def _could_lead_to(status: Status) -> ColumnElement[bool]:
     elif status is Status.REVOKED:
         needed = [others.c.event == "REVOKE"]
     in_rucio = traces.c.did.is_not(None)
-    return in_rucio & exists(select(others.c.position).where(same, or_(*needed))) if needed else in_rucio
+    if not needed:
+        return in_rucio
+    within = exists(select(others.c.position).where(same, or_(*needed)))
+    return in_rucio & (within | exists(select(others.c.position).where(may_have_joined)))

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import select
 
+from rucio_trace.lineage import explore
 from rucio_trace.store import evidence, read, schema
 from rucio_trace.store.copy import copy
 from rucio_trace.store.database import Database
-from rucio_trace.store.register import register
+from rucio_trace.store.lineage import StoredRecords
+from rucio_trace.store.register import Rules, register
 from rucio_trace.store.search import Filters, search
 from rucio_trace.store.tables import head, indexable, traces
 
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
     from rucio_trace.envelope import Trace
     from rucio_trace.identity import Trust
+    from rucio_trace.lineage import Lineage
     from rucio_trace.status import Status
+    from rucio_trace.store.read import MayJoin
     from rucio_trace.store.records import Registration, Stored
     from rucio_trace.trace import Event, ProductKey
     from rucio_trace.verify import Evidence
@@ -43,7 +47,7 @@ class Store:
 
     @classmethod
     def open(cls, url: str, *, password: str | None = None, migrate: bool = True) -> Self:
-        """Open the store at *url*, `sqlite:////path` or `postgresql://user@host/name`.
+        """Open the store at *url*: `sqlite:////path`, `postgresql://user@host/name` or `mysql://user@host/name`.
 
         A missing SQLite file is created and old tables are brought up to date, unless *migrate* is False: then
         anything but a store that is ready is an error. Many processes may open, and so migrate, at once.
@@ -78,16 +82,22 @@ class Store:
         return self._database.shown
 
     def register(
-        self, unverified_traces: Sequence[Trace], *, trust: Trust | None, allow_stale_crl: bool = False
+        self,
+        unverified_traces: Sequence[Trace],
+        *,
+        trust: Trust | None,
+        allow_stale_crl: bool = False,
+        scopes: Mapping[str, str] | None = None,
     ) -> list[Registration]:
         """Store traces, all in one transaction; one answer each, in their order.
 
         A trace whose id is there already with the same message is known: repeating is safe, also after its
         certificate has expired. With another message it is a conflict, and what is there stays.
         With *trust*, every new trace must be accepted by `check_trace` at the database's time; without,
-        its signature must fit its certificate, whoever that is.
+        its signature must fit its certificate, whoever that is. *scopes* names, by id, those traces of files in no
+        Rucio that are to join a product, with the product's scope: there their signers need their right.
         """
-        return register(self._database, unverified_traces, trust, allow_stale_crl=allow_stale_crl)
+        return register(self._database, unverified_traces, Rules(trust, allow_stale_crl, scopes or {}))
 
     def copy_to(self, target: Store) -> int:
         """Fill an empty store with everything that is in this one, positions and times kept; returns the last position.
@@ -107,11 +117,24 @@ class Store:
         with self._database.reading() as connection:
             return self._reader.read(connection, traces.c.position > position, limit=limit)
 
-    def product(self, keys: Collection[ProductKey]) -> dict[ProductKey, list[Stored]]:
-        """The history of each product, in the order of positions; an empty one for a product without traces."""
+    def product(
+        self, keys: Collection[ProductKey], may_join: MayJoin = lambda _stored, _scope: True
+    ) -> dict[ProductKey, list[Stored]]:
+        """The history of each product, in the order of positions; an empty one for a product without traces.
+
+        What was said of a file before it was in Rucio is part of it where it joined the product (docs/format.md, 1.9).
+        A store has asked for a right when it took such a trace, `outside` or in some scope: *may_join* asks for the
+        right in the product's.
+        """
         with self._database.reading() as connection:
-            found = self._reader.histories(connection, keys)
+            found = self._reader.histories(connection, keys, may_join)
         return {key: found.get(key, []) for key in keys}
+
+    def created_outside(self, names: Collection[str]) -> dict[str, list[Stored]]:
+        """The CREATE traces of files in no Rucio with these base names, by name, the oldest first."""
+        with self._database.reading() as connection:
+            found = self._reader.created_outside(connection, names)
+        return {name: [s for s in found if s.trace.statement.name == name] for name in names} if found else {}
 
     def by_id(self, trace_id: str) -> list[Stored]:
         """The trace with this id; several only where members of the Traceability Service signed the same text."""
@@ -119,7 +142,7 @@ class Store:
 
     def by_name(self, name: str, *, limit: int | None = None) -> list[Stored]:
         """Traces of files with this base name, or this whole DID name if it holds folders."""
-        found = self._read(read.named(name.rpartition("/")[2]), limit)
+        found = self._read(read.named([name.rpartition("/")[2]]), limit)
         if "/" in name:
             return [s for s in found if (key := s.trace.statement.product) is not None and key.name == name]
         return [s for s in found if s.trace.statement.name == name]
@@ -163,10 +186,18 @@ class Store:
         with self._database.reading() as connection:
             return search(connection, self._reader, filters, limit)
 
-    def candidates(self, hashes: Mapping[str, str], base_name: str, did: str | None = None) -> list[Evidence]:
-        """All that is known of the products a file could be, for `verify.judge`.
+    def candidates(
+        self,
+        hashes: Mapping[str, str],
+        base_name: str | Collection[str],
+        did: str | None = None,
+        *,
+        product_digest: str | None = None,
+    ) -> list[Evidence]:
+        """All that is known of the products a file or folder could be, for `verify.judge`.
 
-        `hashes` are the file's digests by algorithm. With *did* the name is not asked.
+        `hashes` are the file's digests by algorithm; `base_name` may be several, of a product that has another
+        name where it is packed. With *did* the name is not asked.
 
         Raises:
             TooMuchEvidence: more than could be judged; a part of it could mislead.
@@ -174,8 +205,18 @@ class Store:
         from rucio_trace.verify import Evidence
 
         with self._database.reading() as connection:
-            found = evidence.collect(connection, self._reader, hashes, base_name, did)
+            names = [base_name] if isinstance(base_name, str) else base_name
+            found = evidence.collect(connection, self._reader, hashes, names, did, product_digest)
         return [Evidence(trace=stored.trace, registered_at=stored.registered_at) for stored in found]
+
+    def lineage(self, digests: Collection[str], *, up: bool, depth: int | None = None) -> Lineage | None:
+        """What the file with these digests was made from, or what was made from it: see `lineage.explore`.
+
+        Raises:
+            Circular: the traces say that a product was made from itself.
+        """
+        with self._database.snapshot() as connection:
+            return explore(StoredRecords(connection, self._reader), digests, up=up, depth=depth)
 
     def _read(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Stored]:
         with self._database.reading() as connection:

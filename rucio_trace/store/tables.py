@@ -7,37 +7,39 @@ so that the tables can share a database with others.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
     ForeignKey,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     String,
     Table,
-    Text,
     UniqueConstraint,
 )
-from sqlalchemy.types import TypeDecorator
 
-if TYPE_CHECKING:
-    from typing import Any
+from rucio_trace.store.types import OPTIONS, UtcTime, binary, indexed_text, long_binary, long_text
 
-    from sqlalchemy import Dialect
-    from sqlalchemy.types import TypeEngine
-
-__all__ = ["INDEXED_CHARACTERS", "certificates", "digest_sets", "digests", "head", "indexable", "metadata", "traces"]
+__all__ = [
+    "INDEXED_CHARACTERS",
+    "certificates",
+    "digest_sets",
+    "digests",
+    "head",
+    "indexable",
+    "inputs",
+    "metadata",
+    "traces",
+]
 
 INDEXED_CHARACTERS: Final = 255
-"""Longest text an index column holds: 255 characters of 4 bytes stay below PostgreSQL's 2,704 bytes an index entry."""
+"""Longest text an index column holds: 255 characters of 4 bytes stay below PostgreSQL's 2,704 bytes an index entry
+(MariaDB takes 3,072)."""
 
 
 def indexable(text: str) -> str:
@@ -49,32 +51,8 @@ def indexable(text: str) -> str:
     return cut.encode("utf-8", "replace").decode()
 
 
-class UtcTime(TypeDecorator[datetime]):
-    """An aware UTC time; text of fixed width on SQLite, so that its order is the order of time."""
-
-    impl = DateTime
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(DateTime(timezone=True))
-        return dialect.type_descriptor(String(32))
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        if value is None:
-            return None
-        utc = value.astimezone(UTC)
-        return utc if dialect.name == "postgresql" else utc.isoformat(timespec="microseconds")
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        if isinstance(value, str):
-            value = datetime.fromisoformat(value)
-        return None if value is None else value.astimezone(UTC)
-
-
 def _text(length: int = INDEXED_CHARACTERS) -> String:
-    # Code point order on both databases: a prefix is then a range, and an index serves it.
-    return String(length).with_variant(String(length, collation="C"), "postgresql")
+    return indexed_text(length)
 
 
 metadata = MetaData(
@@ -95,14 +73,16 @@ head = Table(
     Column("one", Integer, primary_key=True, autoincrement=False),
     Column("position", BigInteger, nullable=False),
     CheckConstraint("one = 1", name="one_row"),
+    **OPTIONS,
 )
 
 # Leaf and intermediate certificates, each once, by the SHA-256 of their DER.
 certificates = Table(
     "trace_certificates",
     metadata,
-    Column("fingerprint", LargeBinary(32), primary_key=True),
-    Column("certificate", LargeBinary, nullable=False),
+    Column("fingerprint", binary(32), primary_key=True),
+    Column("certificate", long_binary(), nullable=False),
+    **OPTIONS,
 )
 
 # What a statement says of its file's bytes: the copies of one product share one set. `id` is the
@@ -111,17 +91,19 @@ digest_sets = Table(
     "trace_digest_sets",
     metadata,
     Column("id", BigInteger, primary_key=True, autoincrement=False),
-    Column("fingerprint", LargeBinary(32), nullable=False, unique=True),
+    Column("fingerprint", binary(32), nullable=False, unique=True),
+    **OPTIONS,
 )
 
 # No foreign key: these are the most rows by far, written in one transaction with their set and never changed.
 digests = Table(
     "trace_digests",
     metadata,
-    Column("digest", LargeBinary(64), primary_key=True),
+    Column("digest", binary(64), primary_key=True),
     Column("digest_set", BigInteger, primary_key=True, autoincrement=False),
     Column("of_content", Boolean, primary_key=True),
     sqlite_with_rowid=False,
+    **OPTIONS,
 )
 
 traces = Table(
@@ -138,11 +120,11 @@ traces = Table(
     Column("rse", _text()),
     Column("revokes", _text(64)),
     Column("digest_set", BigInteger, ForeignKey(digest_sets.c.id), nullable=False),
-    Column("certificate", LargeBinary(32), ForeignKey(certificates.c.fingerprint), nullable=False),
-    Column("chain", LargeBinary, nullable=False),  # the fingerprints of the intermediates, one after another
-    Column("message", Text, nullable=False),
-    Column("signature", LargeBinary, nullable=False),
-    Column("claimed", Text),  # what stood unsigned beside a message that is not of our format, as JSON
+    Column("certificate", binary(32), ForeignKey(certificates.c.fingerprint), nullable=False),
+    Column("chain", long_binary(), nullable=False),  # the fingerprints of the intermediates, one after another
+    Column("message", long_text(), nullable=False),
+    Column("signature", long_binary(), nullable=False),
+    Column("claimed", long_text()),  # what stood unsigned beside a message that is not of our format, as JSON
     # Two members of the Traceability Service may sign one text; our texts name their signer.
     UniqueConstraint("id", "certificate"),
     Index(None, "did", "generation", "position"),
@@ -152,4 +134,16 @@ traces = Table(
     Index(None, "digest_set", "position"),
     Index(None, "time"),
     Index(None, "revokes"),
+    **OPTIONS,
+)
+
+# Which CREATE names which bytes as an input: the way from a product to those made from it. The way back, to what
+# it was made from, is in the message of its CREATE. No foreign key, for the reason given with `digests`.
+inputs = Table(
+    "trace_inputs",
+    metadata,
+    Column("digest", binary(64), primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+    **OPTIONS,
 )

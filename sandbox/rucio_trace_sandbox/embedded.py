@@ -46,7 +46,7 @@ class EmbeddedRucio(Storage):
 
     @property
     def backend(self) -> str:
-        """`sqlite` or `postgresql`."""
+        """`sqlite`, `postgresql` or `mysql`."""
         return self.engine.dialect.name
 
     @contextlib.contextmanager

@@ -4,6 +4,7 @@ It is not FTS3: one machine, no queue worth the name, no database, no credential
 But it really copies, really compares checksums and really fails: the replicas
 that Rucio then calls AVAILABLE have bytes behind them. For tests it can be told
 to fail, to wait, to answer late and to die in the middle.
+`python -m rucio_trace_sandbox.fts HOST PORT` runs it alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import signal
+import sys
 import threading
 import time
 import uuid
@@ -124,20 +127,20 @@ class FtsStandIn:
     makes every answer late; `crash()` and `restart()` do what they say.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.jobs: dict[str, Job] = {}
         self.answer_delay_seconds = 0.0
         self.before_copy: Callable[[File], None] = _nothing
         self.half_way: Callable[[File], None] = _nothing
         self._may_run = threading.Event()
         self._may_run.set()
-        self._port = 0
+        self._host, self._port = host, port
         self.restart()
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls) -> Iterator[FtsStandIn]:
-        standin = cls()
+    def start(cls, host: str = "127.0.0.1", port: int = 0) -> Iterator[FtsStandIn]:
+        standin = cls(host, port)
         try:
             yield standin
         finally:
@@ -145,7 +148,7 @@ class FtsStandIn:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self._host}:{self._port}"
 
     def hold(self) -> None:
         self._may_run.clear()
@@ -173,7 +176,7 @@ class FtsStandIn:
                     file.end("FAILED", "TRANSFER [103] the agent died while copying")
         self._copier = Copier()
         self._queue: queue.Queue[Job | None] = queue.Queue()
-        self._http = _Server(("127.0.0.1", self._port), self)
+        self._http = _Server((self._host, self._port), self)
         self._port = self._http.server_port
         serve = {"target": self._http.serve_forever, "kwargs": {"poll_interval": 0.05}}
         threading.Thread(name="fts-http", daemon=True, **serve).start()  # type: ignore[arg-type]
@@ -337,3 +340,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _missing(id_: str) -> dict[str, Any]:
     return {"job_id": id_, "http_status": "404 Not Found", "http_message": f'No job with the id "{id_}" has been found'}
+
+
+def main(argv: list[str]) -> None:
+    """Run one until SIGTERM."""
+    host, port = argv
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    with FtsStandIn.start(host, int(port)):
+        ended.wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

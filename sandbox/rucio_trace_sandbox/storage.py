@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from .home import RucioHome
     from .xrootd import XRootD
 
-__all__ = ["SCOPE", "VO", "Rse", "Storage", "Stored", "file_protocol", "xrootd_protocol"]
+__all__ = [
+    "SCOPE",
+    "VO",
+    "Rse",
+    "Storage",
+    "Stored",
+    "file_protocol",
+    "ssh_protocol",
+    "webdav_protocol",
+    "xrootd_protocol",
+]
 
 SCOPE = "test"
 VO = "def"
@@ -71,15 +81,41 @@ def file_protocol(folder: Path) -> dict[str, Any]:
     }
 
 
-def xrootd_protocol(port: int, prefix: str) -> dict[str, Any]:
-    """Rucio's protocol for an XRootD server on loopback (by number: third-party copy hangs with `localhost`)."""
+def xrootd_protocol(port: int, prefix: str, host: str = "127.0.0.1") -> dict[str, Any]:
+    """Rucio's protocol for an XRootD server (loopback by number: third-party copy hangs with `localhost`)."""
     return {
         "scheme": "root",
-        "hostname": "127.0.0.1",
+        "hostname": host,
         "port": port,
         "prefix": f"/{prefix.rstrip('/')}/",
         "impl": "rucio.rse.protocols.xrootd.Default",
         "domains": _EVERYTHING,
+    }
+
+
+def webdav_protocol(port: int, prefix: str, **more: Any) -> dict[str, Any]:
+    """Rucio's protocol for WebDAV over TLS on loopback; *more* replaces parts of it."""
+    protocol = {
+        "scheme": "davs",
+        "hostname": "127.0.0.1",
+        "port": port,
+        "prefix": f"/{prefix.strip('/')}/",
+        "impl": "rucio.rse.protocols.webdav.NoRename",
+        "domains": _EVERYTHING,
+    }
+    return protocol | more
+
+
+def ssh_protocol(port: int, folder: Path, user: str, scheme: str = "scp") -> dict[str, Any]:
+    """Rucio's protocol for a folder behind SSH on loopback."""
+    return {
+        "scheme": scheme,
+        "hostname": "127.0.0.1",
+        "port": port,
+        "prefix": f"{folder}/",
+        "impl": "rucio.rse.protocols.ssh.Default",
+        "domains": _EVERYTHING,
+        "extended_attributes": {"user": user},
     }
 
 

@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["workspace"]
 
 _PREFIX = "rucio-trace-sandbox-"
+_PARENT = Path("/tmp")  # noqa: S108 - TMPDIR may be too long for a socket
 _LOCK = ".alive"
 
 
 @contextlib.contextmanager
-def workspace() -> Iterator[Path]:
+def workspace(parent: Path = _PARENT) -> Iterator[Path]:
     """Lend a fresh folder with a short path (Unix sockets allow 107 bytes); it is removed afterwards."""
-    _sweep()
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))  # TMPDIR may be too long for a socket
+    _sweep(parent)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     folder.chmod(0o755)
     lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -39,8 +40,8 @@ def workspace() -> Iterator[Path]:
         os.close(lock)
 
 
-def _sweep() -> None:
-    for folder in Path("/tmp").glob(f"{_PREFIX}*"):  # noqa: S108
+def _sweep(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}*"):
         # A folder without a lock file is being made at this moment; one that cannot be locked is in use.
         with contextlib.suppress(OSError):
             lock = os.open(folder / _LOCK, os.O_RDWR)

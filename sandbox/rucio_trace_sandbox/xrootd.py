@@ -10,6 +10,7 @@ third-party copy hang: always write 127.0.0.1.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from .tls import LoopbackTls
+
 __all__ = ["XRootD"]
 
 _ATTEMPTS = 5
+_CHECKSUMS = "max 2 adler32 crc32c md5"
 _READY = "initialization completed."
 # A Unix socket's path holds 107 bytes; the server puts `admin/NAME/.xrd/…` behind ours.
 _MAX_FOLDER_LENGTH = 64
@@ -34,25 +38,39 @@ all.adminpath {folder}/admin
 all.pidpath {folder}/admin
 xrd.port {port}
 xrd.allow host 127.0.0.1
-xrootd.chksum max 2 adler32 crc32c md5
+xrootd.chksum {checksums}
 ofs.tpc ttl 60 60 xfr 9 pgm {xrdcp} --server
 ofs.authorize
 acc.authdb {folder}/authdb
+"""
+_HTTP = """\
+xrd.tls {folder}/host.pem {folder}/host.key
+xrd.tlsca noverify
+xrd.protocol http:{port} libXrdHttp.so
 """
 
 
 class XRootD:
     """A running server; its `/` is the folder `data`, which belongs to the account it runs as."""
 
-    def __init__(self, folder: Path, port: int, user: str | None, server: Server) -> None:
+    def __init__(self, folder: Path, port: int, user: str | None, server: Server, https_port: int | None) -> None:
         self.data, self.port, self.user, self.server = folder / "data", port, user, server
+        self.https_port = https_port
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, folder: Path, name: str = "xrootd", port: int | None = None) -> Iterator[XRootD]:
+    def start(
+        cls,
+        folder: Path,
+        name: str = "xrootd",
+        port: int | None = None,
+        tls: LoopbackTls | None = None,
+        checksums: str = _CHECKSUMS,
+    ) -> Iterator[XRootD]:
         """Run a server whose data, authorisation file and log lie in *folder* (a new or an earlier one).
 
-        It listens on *port* if that is free, else on another one.
+        It listens on *port* if that is free, else on another one; with *tls* on `https_port` as well. *checksums* are
+        those it answers, as `xrootd.chksum` has them.
         """
         if len(str(folder)) > _MAX_FOLDER_LENGTH:
             raise SandboxError(f"{folder}: too long for XRootD's sockets; use one of {_MAX_FOLDER_LENGTH} characters")
@@ -60,11 +78,13 @@ class XRootD:
         for made in (folder / "data", folder / "admin"):
             made.mkdir(parents=True, exist_ok=True)
         (folder / "authdb").write_text(f"h {socket.gethostbyaddr('127.0.0.1')[0]} / a\n")
+        for file in () if tls is None else (tls.certificate, tls.key):
+            shutil.copy(file, folder)
         give(folder, user)
         _require_host_name()
-        port, server = _start(folder, name, user, port)
+        port, https_port, server = _start(folder, name, user, port, checksums, https=tls is not None)
         with server:
-            yield cls(folder, port, user, server)
+            yield cls(folder, port, user, server, https_port)
 
     @property
     def url(self) -> str:
@@ -91,19 +111,25 @@ def _require_host_name() -> None:
         ) from error
 
 
-def _start(folder: Path, name: str, user: str | None, wanted: int | None) -> tuple[int, Server]:
+def _start(
+    folder: Path, name: str, user: str | None, wanted: int | None, checksums: str, *, https: bool
+) -> tuple[int, int | None, Server]:
     xrootd, xrdcp = program("xrootd", "xrootd-server"), program("xrdcp", "xrootd-client")
     config = folder / "xrootd.cf"
     for attempt in range(1, _ATTEMPTS + 1):
         # Between our asking for a port and its binding, somebody else may take it: then another one.
         port = free_port(wanted if attempt == 1 else None)
-        config.write_text(_CONFIG.format(folder=folder, port=port, xrdcp=xrdcp))
+        https_port = free_port() if https else None
+        more = _HTTP.format(folder=folder, port=https_port) if https else ""
+        settings = _CONFIG.format(folder=folder, port=port, xrdcp=xrdcp, checksums=checksums)
+        config.write_text(settings + more)
         server = Server(name, [xrootd, "-I", "v4", "-c", config, "-n", name], log=folder / "log", user=user, cwd=folder)
         try:
-            server.wait_until_ready(partial(server.has_said, f":{port} {_READY}".encode()))
+            # It names the port of the protocol that was set up last.
+            server.wait_until_ready(partial(server.has_said, f":{https_port or port} {_READY}".encode()))
         except ServerError:
             if attempt == _ATTEMPTS:
                 raise
         else:
-            return port, server
+            return port, https_port, server
     raise AssertionError("the loop returns or raises")

@@ -141,8 +141,8 @@ class Kit:
         if rse.folder is not None:
             self.rucio.pfn_path(rse, name).unlink(missing_ok=True)
 
-    def copy(self, source: Rse, destination: Rse, name: str, **request: Any) -> Path:
-        """A finished transfer: the bytes, a request in the history, the replica from C to A."""
+    def copy(self, source: Rse, destination: Rse, name: str, **request: Any) -> Path | None:
+        """A finished transfer: the bytes (where there is a folder for them), a request, the replica from C to A."""
         import shutil
         import uuid
 
@@ -155,8 +155,8 @@ class Kit:
             known = get_replica(source.id, rucio.scope, name, session=session)
             file = {"scope": rucio.scope, "name": name, **{k: known[k] for k in ("bytes", "adler32", "md5")}}
             add_replicas(destination.id, [file | {"state": ReplicaState.COPYING}], rucio.root, session=session)
-        path = rucio.pfn_path(destination, name)
-        if destination.folder is not None:
+        path = rucio.pfn_path(destination, name) if destination.folder is not None else None
+        if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(rucio.pfn_path(source, name), path)
         with rucio.session() as session:

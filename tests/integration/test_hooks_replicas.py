@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import rucio_daemons as daemons
+from rucio.db.sqla.types import GUID
 from rucio_trace_policy import hooks
 from rucio_trace_policy.tables import tables
 from rucio_trace_sandbox.daemons import finish, reap
@@ -43,8 +44,8 @@ def outbox_tells_the_table(rucio: EmbeddedRucio) -> Iterator[None]:
         assert row.old_state == last.get(key), f"a change of {key} is missing before {row}"
         last[key] = row.new_state
     with rucio.engine.connect() as connection:
-        found = connection.execute(text("SELECT scope, name, rse_id, state FROM replicas")).all()
-    states = {(row.scope, row.name, str(row.rse_id).replace("-", "")): row.state for row in found}
+        query = text("SELECT scope, name, rse_id, state FROM replicas").columns(rse_id=GUID())
+        states = {(row.scope, row.name, row.rse_id): row.state for row in connection.execute(query)}
     assert {key: state for key, state in last.items() if state} == states
 
 

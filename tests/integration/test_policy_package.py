@@ -30,8 +30,8 @@ def test_rucio_loads_the_package_and_falls_back_to_its_own_rules(rucio_sqlite: E
     code = """
 from rucio.core import permission
 print(permission.permission_modules["def"].__name__)
-from rucio_trace_policy.permission import _decider
-print(_decider.__name__)
+from rucio_trace_policy.permission import decider
+print(decider("").__name__)
 from rucio.common import schema
 print(schema.schema_modules["def"].__name__)
 import rucio_trace_policy
@@ -54,9 +54,9 @@ def test_rucio_has_nothing_to_warn_about(rucio_sqlite: EmbeddedRucio) -> None:
 def test_a_sites_own_package_keeps_its_permissions_schemas_and_algorithms(rucio_sqlite: EmbeddedRucio) -> None:
     rucio_sqlite.configure(**SITE)
     code = """
-from rucio_trace_policy.permission import _decider
+from rucio_trace_policy.permission import decider
 from rucio.core import permission
-print(_decider.__name__)
+print(decider("").__name__)
 from rucio.common import schema
 print(schema.schema_modules["def"].__name__, schema.get_schema_value("SCOPE_LENGTH"))
 from rucio.common.utils import extract_scope

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from recorder_kit import Kit
 from rucio_trace_daemons.recorder import mending
-from rucio_trace_daemons.recorder.missing import Guards, TooManyLost
+from rucio_trace_daemons.recorder.missing import Guards, TooManyLost, check_lost
 from rucio_trace_daemons.recorder.options import Options
 from rucio_trace_daemons.rses import Rses
+from rucio_trace_daemons.storage import Replica
+from rucio_trace_daemons.storage_errors import Stopping
 from rucio_trace_policy.tables import tables
 from rucio_trace_sandbox.storage import file_protocol
 from sqlalchemy import select, update
@@ -188,3 +190,29 @@ def test_where_no_folder_can_be_looked_into_another_file_must_be_found_both_time
     kit.age(HOUR)
     kit.run()
     assert kit.events("file") == [("CREATE", "FETCHED"), ("LOST", "FETCHED")]
+
+
+def test_a_stop_is_heard_while_witnesses_are_looked_for(kit: Kit) -> None:
+    rse = kit.rucio.add_posix_rse("HERE")
+    for number in range(6):
+        kit.rucio.upload(rse, f"file-{number}", b"content").path.unlink()
+    [facts] = Rses(kit.rucio.engine).get({rse.id}).values()
+    asked: list[int] = []
+
+    def watch(count: int) -> None:
+        asked.append(count)
+        if len(asked) == 3:
+            raise Stopping
+
+    now = datetime.now(UTC)
+    with pytest.raises(Stopping):
+        check_lost(
+            kit.recorder().storage,
+            kit.rucio.engine,
+            Replica(facts, "test", "file-0"),
+            now - 2 * HOUR,
+            now,
+            kit.options,
+            watch,
+        )
+    assert asked == [0, 0, 0]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from producing import Declaring
 from recorder_kit import Kit
 from rucio_trace_daemons.keys import CertificateUnfit
 from rucio_trace_daemons.recorder.outbox import STOPPED
@@ -37,9 +38,9 @@ def kit(rucio_sqlite: EmbeddedRucio) -> Iterator[Kit]:
 
 
 @pytest.fixture
-def both(rucio: EmbeddedRucio) -> Iterator[Kit]:
+def both(rucio: EmbeddedRucio) -> Iterator[Declaring]:
     """The same on SQLite, then on PostgreSQL."""
-    kit = Kit(rucio)
+    kit = Declaring(rucio)
     yield kit
     kit.close()
 
@@ -197,7 +198,7 @@ def test_what_rucio_calls_available_without_bytes_is_never_a_copy(kit: Kit, here
 def test_while_a_server_is_down_rows_wait_and_then_are_signed(
     kit: Kit, sandbox_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rucio_trace_daemons import xrootd
+    from rucio_trace_daemons.readers import xrootd
 
     monkeypatch.setattr(xrootd, "REQUEST_SECONDS", 2)
     with XRootD.start(sandbox_folder / "xrd-faults", "faults") as server:
@@ -326,7 +327,7 @@ def _hide(store: Path) -> None:
 
 @pytest.mark.parametrize("seam", SEAMS)
 def test_rucios_database_may_be_away_and_come_back(rucio_postgresql: EmbeddedRucio, postgres: Any, seam: str) -> None:
-    kit = Kit(rucio_postgresql)
+    kit = Declaring(rucio_postgresql)
     rses = [kit.rucio.add_posix_rse(name) for name in ("ONE", "TWO", "THREE")]
     tell_everything(kit, rses)
     ledger = Ledger(kit)
@@ -365,7 +366,7 @@ def test_rucios_database_may_be_away_and_come_back(rucio_postgresql: EmbeddedRuc
 
 
 @pytest.mark.parametrize("seam", SEAMS)
-def test_a_recorder_whose_lease_ran_out_does_no_harm(both: Kit, seam: str) -> None:
+def test_a_recorder_whose_lease_ran_out_does_no_harm(both: Declaring, seam: str) -> None:
     """It stops at a seam; meanwhile its lease ends and another recorder does everything; then it goes on."""
     rses = [both.rucio.add_posix_rse(name) for name in ("ONE", "TWO", "THREE")]
     tell_everything(both, rses)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from recorder_kit import Kit
+from producing import Declaring
 from rucio_trace_daemons.recorder.deliver import Delivery
 from rucio_trace_daemons.recorder.outbox import Outbox
 
@@ -23,6 +23,7 @@ from rucio_trace.status import product_status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from recorder_kit import Kit
     from rucio_trace_sandbox.embedded import EmbeddedRucio
     from rucio_trace_sandbox.storage import Rse
     from sqlalchemy import Row
@@ -31,6 +32,7 @@ SEEDS = int(os.environ.get("RUCIO_TRACE_SOAK_SEEDS", "100"))
 SEAMS = (
     "claiming",
     "claimed",
+    "declared",
     "looked-up",
     "proven",
     "keeping",
@@ -44,8 +46,8 @@ SEAMS = (
 
 
 @pytest.fixture
-def kit(rucio: EmbeddedRucio) -> Iterator[Kit]:
-    kit = Kit(rucio)
+def kit(rucio: EmbeddedRucio) -> Iterator[Declaring]:
+    kit = Declaring(rucio)
     yield kit
     kit.close()
 
@@ -93,7 +95,7 @@ class Ledger:
     def check(self) -> None:
         """Every row ended exactly once, in a trace that fits it or in a counted reason."""
         assert [row.last_error for row in self.kit.outbox] == []
-        stored = self.kit.traces()
+        stored = [s for s in self.kit.traces() if s.trace.statement.product is not None]
         of_event = {s.id: s.trace.statement for s in stored}
         assert len(of_event) == len(stored)
         assert of_event.keys() <= self.rows.keys()
@@ -125,15 +127,20 @@ class Ledger:
             if product is None:
                 assert not history or history[-1].trace.statement.event == "DELETE"
                 continue
-            living = [s for s in history if s.trace.statement.generation == history[-1].trace.statement.generation]
-            status = product_status(living, recorder.names.rse_id)
+            key = history[-1].trace.statement.product
+            living = recorder.store.product([key])[key]
+            status = product_status(living, recorder.names.of(key.vo))
             assert (product.status, product.proven, product.total) == (str(status.status), status.proven, status.total)
             assert product.position == status.position
 
 
-def tell_everything(kit: Kit, rses: list[Rse]) -> None:
+def tell_everything(kit: Declaring, rses: list[Rse]) -> None:
     """A story whose rows end in every way there is, and one row that waits."""
     one, two, three = rses
+    for name in ("said", "said wrongly"):
+        kit.rucio.upload(one, name, name.encode())
+        kit.declare(name, name.encode())
+    kit.rucio.pfn_path(one, "said wrongly").write_bytes(b"CORRUPT")
     for name in ("copied", "corrupt", "gone"):
         kit.rucio.upload(one, name, name.encode())
         path = kit.copy(one, two, name)
@@ -145,13 +152,13 @@ def tell_everything(kit: Kit, rses: list[Rse]) -> None:
     late.rename(late.with_name("hidden"))
 
 
-def reveal(kit: Kit, rses: list[Rse]) -> None:
+def reveal(kit: Declaring, rses: list[Rse]) -> None:
     path = kit.rucio.pfn_path(rses[2], "copied")
     path.with_name("hidden").rename(path)
 
 
 @pytest.mark.parametrize("seam", SEAMS)
-def test_killed_at_any_seam_nothing_is_lost_and_nothing_doubled(kit: Kit, rses: list[Rse], seam: str) -> None:
+def test_killed_at_any_seam_nothing_is_lost_and_nothing_doubled(kit: Declaring, rses: list[Rse], seam: str) -> None:
     tell_everything(kit, rses)
     ledger = Ledger(kit)
     ledger.note()
@@ -169,9 +176,22 @@ def test_killed_at_any_seam_nothing_is_lost_and_nothing_doubled(kit: Kit, rses: 
         ("VERIFY", "TWO"),
     ]
     assert kit.events("gone") == [("CREATE", "ONE"), ("DELETE", "TWO")]
+    _producers_word_stands_once(kit)
 
 
-def test_these_are_all_the_seams(kit: Kit, rses: list[Rse]) -> None:
+def _producers_word_stands_once(kit: Declaring) -> None:
+    """As it was signed, before the traces that name it, which are one each."""
+    for name, event in (("said", "COPY"), ("said wrongly", "CORRUPT")):
+        trace = kit.declared[name]
+        [stored] = [s for s in kit.traces() if s.id == trace.id]
+        assert (stored.trace.message, stored.trace.signature) == (trace.message, trace.signature)
+        [look] = kit.traces(name)
+        assert (str(look.trace.statement.event), look.trace.statement.source.trace) == (event, trace.id)
+        assert stored.position < look.position
+        assert kit.product(name).trace_id == trace.id
+
+
+def test_these_are_all_the_seams(kit: Declaring, rses: list[Rse]) -> None:
     passed: set[str] = set()
     tell_everything(kit, rses)
     kit.run(passed.add)
@@ -184,7 +204,7 @@ def test_these_are_all_the_seams(kit: Kit, rses: list[Rse]) -> None:
 class Story:
     """Random things happening to one file on three RSEs."""
 
-    def __init__(self, kit: Kit, rses: list[Rse], seed: int) -> None:
+    def __init__(self, kit: Declaring, rses: list[Rse], seed: int) -> None:
         self.kit, self.rses, self.random = kit, rses, random.Random(seed)  # noqa: S311 - stories, not secrets
         self.name = f"file{seed}"
         self.states: dict[str, str] = {}
@@ -195,6 +215,8 @@ class Story:
         if not self.states:
             rse = self.random.choice(self.rses)
             self.kit.rucio.upload(rse, self.name, f"{self.name}".encode())
+            if self.name not in self.kit.declared and self.random.random() < 0.3:
+                self.kit.declare(self.name, f"{self.name}".encode())
             self.states[rse.id] = "A"
             return
         choices: list[Callable[[], None]] = [self._delete]
@@ -222,7 +244,7 @@ class Story:
         self.states[rse.id] = state
 
 
-def test_killed_at_random_seams_every_row_ends_once(kit: Kit, rses: list[Rse]) -> None:
+def test_killed_at_random_seams_every_row_ends_once(kit: Declaring, rses: list[Rse]) -> None:
     kills = Counter[str]()
     ledger = Ledger(kit)
     for seed in range(SEEDS // 2):  # the other half runs on the other database

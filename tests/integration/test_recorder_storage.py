@@ -109,7 +109,7 @@ def test_a_server_that_is_down_is_unavailable(
     with XRootD.start(sandbox_folder / "xrd-down", "down") as server:
         rse = rucio_sqlite.add_xrootd_rse("REMOTE", server)
         rucio_sqlite.upload(rse, "file", b"content")
-    from rucio_trace_daemons import xrootd
+    from rucio_trace_daemons.readers import xrootd
 
     monkeypatch.setattr(xrootd, "REQUEST_SECONDS", 2)
     with pytest.raises(Unavailable):

@@ -13,6 +13,7 @@ from samples import product, statement
 
 from rucio_trace.envelope import Trace, sign
 from rucio_trace.errors import TraceabilityError
+from rucio_trace.products.reading import check_path
 from rucio_trace.statement import format_time
 from rucio_trace.verify import check_trace
 
@@ -78,6 +79,7 @@ def test_a_product_holds_what_its_manifest_says(folder: Path) -> None:
         assert len(files) == 15
         found = {file: hashlib.sha3_256(archive.read(f"{root}/{file}")).hexdigest() for file in files}
     assert listed == found
+    assert check_path(path).faults == ()
 
 
 def test_the_same_seed_makes_the_same_product(folder: Path) -> None:

@@ -72,7 +72,9 @@ def execute(url: str, statement: str, **values: Any) -> None:
         ("sqlite://", "outlive"),
         ("sqlite:///:memory:", "outlive"),
         ("sqlite:///a.db?mode=memory", "options"),
-        ("mysql://host/db", "not supported"),
+        ("oracle://host/db", "not supported"),
+        ("mysql://host", "names no database"),
+        ("mysql+nosuch://host/db", "not installed"),
         ("nosuch://host/db", "not supported"),
         ("postgresql+nosuch://host/db", "not installed"),
     ],
@@ -87,7 +89,7 @@ def test_no_error_shows_the_password() -> None:
         Store.open("postgresql://me@127.0.0.1:1/traces", password="secret")
     assert "secret" not in str(caught.value)
     with pytest.raises(BadStoreUrl) as refused:
-        Store.open("mysql://me:secret@host/db")
+        Store.open("mysql://me:secret@host")
     assert "secret" not in str(refused.value)
 
 

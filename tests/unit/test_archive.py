@@ -258,6 +258,41 @@ def test_entries_that_share_bytes_are_refused_in_a_second_reading(tmp_path: Path
         digest_archive(file, ["BLAKE3"])
 
 
+def with_more(data: bytes, at: int, more: bytes) -> bytes:
+    """The zip *data* with *more* at byte *at*, and a directory that knows where its members lie now, and no more."""
+    changed = bytearray(data)
+    directory = data.index(b"PK\x01\x02")
+    place = directory
+    while changed[place : place + 4] == b"PK\x01\x02":
+        (offset,) = struct.unpack_from("<I", changed, place + 42)
+        struct.pack_into("<I", changed, place + 42, offset + len(more) * (offset >= at))
+        place += 46 + sum(struct.unpack_from("<HHH", changed, place + 28))
+    struct.pack_into("<I", changed, place + 16, directory + len(more) * (at <= directory))
+    return bytes(changed[:at] + more + changed[at:])
+
+
+@pytest.mark.parametrize("kind", ["rare compression", "length behind"])
+@pytest.mark.parametrize("where", ["first", "between", "last", "end"])
+@pytest.mark.parametrize("what", ["member", "bytes"])
+def test_what_the_directory_hides_is_refused_in_a_second_reading_too(
+    tmp_path: Path, kind: str, where: str, what: str
+) -> None:
+    files = {"a": b"x" * 1_000, "b": b"y" * 1_000}
+    if kind == "length behind":
+        data = zipped(files, zipfile.ZIP_STORED, seekable=False, folders=False)
+    else:
+        data = zipped(files, zipfile.ZIP_BZIP2, folders=False)
+    hidden = zipped({"evil": b"z" * 100}, zipfile.ZIP_STORED, folders=False)
+    more = hidden[: hidden.index(b"PK\x01\x02")] if what == "member" else b"more"
+    at = {"first": 0, "between": data.index(b"PK\x03\x04", 4), "last": data.index(b"PK\x01\x02"), "end": len(data)}
+    file = tmp_path / "a.zip"
+    file.write_bytes(data)
+    assert set(listed(digest_archive(file, ["BLAKE3"]))) == {"a", "b"}
+    file.write_bytes(with_more(data, at[where], more))
+    with pytest.raises(BrokenArchive):
+        digest_archive(file, ["BLAKE3"])
+
+
 def test_an_xz_that_demands_gigabytes_is_refused() -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 512 << 20, "preset": 0}]
     data = lzma.compress(tarred(SMALL), filters=filters)

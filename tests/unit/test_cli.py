@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import keyword
 import os
 import re
 import subprocess
@@ -22,7 +23,7 @@ from rucio_trace.cli.terminal import printable
 
 PROGRAM = Path(sys.executable).with_name("rucio-trace")
 ABC = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
-OWN = ["hash", "sign", "verify", "history", "search", "store", "key"]
+OWN = ["hash", "sign", "verify", "check", "history", "search", "store", "key", "lineage", "import", "export"]
 
 
 def program(*arguments: str | bytes, **options: object) -> subprocess.CompletedProcess[bytes]:
@@ -66,7 +67,8 @@ def test_a_command_that_needs_rucio_says_so_where_there_is_none(arguments: tuple
 
 @pytest.mark.parametrize("name", OWN)
 def test_a_command_is_introduced_as_it_introduces_itself(name: str) -> None:
-    command = getattr(importlib.import_module(f"rucio_trace.cli.{name}"), name)
+    own_name = f"{name}_" if keyword.iskeyword(name) else name
+    command = getattr(importlib.import_module(f"rucio_trace.cli.{own_name}"), own_name)
     assert command.name == name
     assert name in COMMANDS
     assert run(name, "--help", code=0).stdout.startswith(f"Usage: cli {name}")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rucio_trace.products import attributes_of_manifest, attributes_of_name
+from rucio_trace.products import attributes_of, attributes_of_manifest, attributes_of_name
 
 SENTINEL_1 = {
     "S1A_IW_GRDH_1SDV_20200611T090849_20200611T090914_032967_03D196_D46C": {
@@ -168,7 +168,74 @@ SENTINEL_5P = {
     },
 }
 
-PUBLISHED = SENTINEL_1 | SENTINEL_2 | SENTINEL_3 | SENTINEL_5P
+SENTINEL_6 = {
+    "S6A_P4_2__LR______20240501T152036_20240501T165910_20240501T171410_5914_128_043_022_EUM__OPE_NR_F09.SEN6": {
+        "platformShortName": "SENTINEL-6",
+        "platformSerialIdentifier": "A",
+        "instrumentShortName": "POSEIDON-4",
+        "productType": "P4_2__LR_____",
+        "processingLevel": "2",
+        "beginningDateTime": "2024-05-01T15:20:36Z",
+        "endingDateTime": "2024-05-01T16:59:10Z",
+        "processingDate": "2024-05-01T17:14:10Z",
+        "cycleNumber": 128,
+        "passNumber": 43,
+        "relativeOrbitNumber": 22,
+        "processingCenter": "EUM",
+        "productClass": "OPE",
+        "timeliness": "NR",
+        "baselineCollection": "F09",
+    },
+    "S6A_P4_1B_LR______20211025T003221_20211025T012834_20211025T090135_3373_035_109_054_EUM__OPE_ST_F03.SEN6.zip": {
+        "productType": "P4_1B_LR_____",
+        "processingLevel": "1B",
+    },
+    "S6A_P4_1A_HR______20210527T182205_20210527T191822_20220509T142357_3377_020_070_035_EUM__REP_NT_F06.SEN6": {
+        "productClass": "REP"
+    },
+    "S6A_P4_2__LR_STD__NR_128_043_20240501T152036_20240501T165910_F09.nc": {
+        "productType": "P4_2__LR_STD_",
+        "passNumber": 43,
+        "timeliness": "NR",
+    },
+    "S6A_MW_2__AMR_____NR_001_227_20201130T133814_20201130T153340_F00": {"instrumentShortName": "AMR-C"},
+    "S6A_MW_0__AMR_____20201203T050820_20201203T050936_20201203T104056_0076_002_041_021_EUM__OPE_ND____.SEN6.tar": {
+        "processingLevel": "0",
+        "timeliness": "ND",
+    },
+    "S6A_DO_0__DOP_____20201203T103532_20201203T123115_20201203T123145_6943_002_047_024_EUM__OPE_NR____.SEN6.tar": {
+        "instrumentShortName": "DORIS"
+    },
+    "S6A_GN_1B_RNXH_AX_20230614T125942_20230614T135941_20230614T153905__________________CPOD_OPE_NR____.SEN6.tar": {
+        "instrumentShortName": "GNSS",
+        "processingCenter": "CPOD",
+    },
+    "S6A_AX____POE__AX_20230524T215923_20230526T015923_20230614T150335__________________SALP_OPE_NT_002.SEN6.tar": {
+        "productType": "AX____POE__AX",
+        "baselineCollection": "002",
+    },
+}
+
+LANDSAT = {
+    "LC09_L2SP_016030_20260526_20260527_02_T1": {
+        "platformShortName": "LANDSAT-9",
+        "instrumentShortName": "OLI_TIRS",
+        "productType": "L2SP",
+        "processingLevel": "L2",
+        "pathNumber": 16,
+        "rowNumber": 30,
+        "acquisitionDate": "2026-05-26",
+        "processingDate": "2026-05-27",
+        "baselineCollection": "02",
+        "collectionCategory": "T1",
+    },
+    "LC08_L2SR_140041_20130503_20190828_02_T1.tar": {"platformShortName": "LANDSAT-8", "productType": "L2SR"},
+    "LC08_L1TP_015033_20220108_20220108_02_RT.tar": {"processingLevel": "L1", "collectionCategory": "RT"},
+    "LO08_L1GT_198027_20181115_20201115_02_T2.tar.gz": {"instrumentShortName": "OLI", "productType": "L1GT"},
+    "LT08_L1GS_200029_20130507_20200504_02_T2": {"instrumentShortName": "TIRS"},
+}
+
+PUBLISHED = SENTINEL_1 | SENTINEL_2 | SENTINEL_3 | SENTINEL_5P | SENTINEL_6 | LANDSAT
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
@@ -200,8 +267,25 @@ NOTHING = [
     "S5P_OFFL_L2__NO2.nc",
     "S5P_RPRO_L2__CH4____20220701T024730_20220701T042859_24427_03_020400_20230131T104028.SUB.nc4",
     "S5P_OFFL_L2__TOOLONG_20220701T024730_20220701T042859_24427_03_020400_20230131T104028.nc",
+    "S6A_P4_2__LR______20240501T152036_20240501T165910_20240501T171410_5914_128_043_EUM__OPE_NR_F09.SEN6",
+    "S6C_P4_2__LR______20240501T152036_20240501T165910_20240501T171410_5914_128_043_022_EUM__OPE_NR_F09.SEN6",
+    "S6A_P4_2__LR_STD__NR_128_043_20240501T165910_20240501T152036_F09.nc",  # ends before it begins
+    "LC09_L2SP_044034_20250628_02_T1",  # a catalogue's name of it
+    "LC09_L2SP_016030_20260526_20260527_02_T1_SR_B4.TIF",  # a part of it
+    "LC80290302015343LGN00",  # a scene of old
+    "LC08_L1GT_029030_20151209_20160131_01_RT",  # of Collection 1
+    "LC10_L2SP_016030_20260526_20260527_02_T1",
+    "LC09_L2SP_234030_20260526_20260527_02_T1",  # there are 233 paths
+    "LC09_L2SP_016030_20260526_20260525_02_T1",  # made before it was seen
     "S2A_MSIL1C_" + "2" * 100_000,
 ]
+
+
+def test_a_part_that_is_left_blank_is_no_attribute() -> None:
+    name = "S3A_OL_2_LFR____20240504T000203_20240504T000503_20240504T021142_0179_112_059_2160_____O_NR_002.SEN3"
+    attributes = attributes_of_name(name)
+    assert attributes["timeliness"] == "NR"
+    assert "" not in attributes.values()
 
 
 @pytest.mark.parametrize("name", NOTHING, ids=range(len(NOTHING)))
@@ -257,6 +341,21 @@ def test_a_manifest_tells_what_the_name_cannot() -> None:
         "polarisationChannels": "VV&VH",
         "datatakeID": 429036,
     }
+
+
+def test_name_and_manifest_together_say_what_the_catalogue_would() -> None:
+    name = "S1A_IW_GRDH_1SDV_20240514T000628_20240514T000653_053860_068BEC_2F3B.SAFE.zip"
+    manifest = MANIFEST.replace(b"<s1:pass>", b"<s1:productType>GRD</s1:productType><s1:pass>")
+    together = attributes_of(name, manifest)
+    finer = {"beginningDateTime": "2024-05-14T00:06:28.688Z", "endingDateTime": "2024-05-14T00:06:53.687Z"}
+    more = {"orbitDirection": "ASCENDING", "cycleNumber": 322}
+    assert together == attributes_of_name(name) | more | finer
+    assert attributes_of(name, None) == attributes_of(name, b"no xml") == attributes_of_name(name)
+
+
+def test_sentinel_2_manifests_name_the_satellite_otherwise() -> None:
+    data = b"<a><familyName>SENTINEL</familyName><number>2B</number></a>"
+    assert attributes_of_manifest(data) == {"platformShortName": "SENTINEL-2", "platformSerialIdentifier": "B"}
 
 
 def test_the_direction_of_a_sentinel_2_manifest_is_an_attribute() -> None:

@@ -111,7 +111,7 @@ def test_a_deleted_replica_has_no_last_trace_and_proves_nothing() -> None:
 
 def request(rse: str, *, minutes: float = 0.0, state: str = "D") -> Transfer:
     moment = BIRTH + timedelta(minutes=minutes)
-    return Transfer("id", rse, None, None, None, None, "fts3", None, None, state, moment)
+    return Transfer("id", rse, None, None, None, None, "fts3", None, None, state, None, moment)
 
 
 def test_a_request_of_another_rse_or_generation_or_of_later_is_not_ours() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rucio.common.types import InternalAccount
 
 from rucio_trace.errors import Undecided
-from rucio_trace.products import attributes_of_name
+from rucio_trace.products import attributes_of
 from rucio_trace.trace import Cause, Event, Found, Service, Statement, base_name, format_time, new_salt
 from rucio_trace_daemons.recorder.prove import MAIN_ALGORITHM, Expected
 
@@ -72,7 +72,8 @@ class Composer:
         digests = self._digests(row, event, origin, reading)
         if checksums is not None:
             digests["hashes"] = {a: h for a, h in checksums.items() if a != digests["hash_algorithm"]} or None
-        attributes = attributes_of_name(key.name) if event in (Event.CREATE, Event.COPY, Event.VERIFY) else None
+        manifest = reading.manifest if reading is not None else None
+        attributes = attributes_of(key.name, manifest) if event in (Event.CREATE, Event.COPY, Event.VERIFY) else None
         return Statement(
             **digests,
             **key.fields(),

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rucio_trace.envelope import dumps
+from rucio_trace.statement import DEFAULT_VO
 from rucio_trace.store import Outcome
+from rucio_trace_daemons.recorder.before import declared_since, may_join
 from rucio_trace_daemons.recorder.finish import count_outcomes, outcome, snapshot, write_snapshots
 from rucio_trace_daemons.recorder.outbox import STOPPED
 from rucio_trace_daemons.recorder.product import backoff
@@ -59,7 +61,8 @@ class Delivery:
         fresh = {row.event_id: fate for product in products for _, row, fate in _signed(product) if fate.fresh}
         if fresh:
             rows = [row for product in products for row in product.rows]
-            held = self.outbox.keep({event: dumps([fate.trace]) for event, fate in fresh.items()}, rows)
+            messages = {event: dumps([fate.trace]) for event, fate in fresh.items()}
+            held = self.outbox.keep(messages, rows, lambda connection: _overtaken(connection, products))
             products = [p for p in products if all(row.event_id in held for row in p.rows)]
         self._register(products)
         outcomes.update(self._finish(products, guards))
@@ -86,9 +89,10 @@ class Delivery:
         if not finished:
             return Counter()
         signed = [(row, fate) for row, fate in finished.values() if isinstance(fate, Signed)]
-        names = {fate.trace.statement.rse or "": row.rse_id for row, fate in signed}
-        for name, rse_id in names.items():
-            self.names.note(name, rse_id)
+        names = {(fate.trace.statement.rse or "", row.rse_id) for row, fate in signed}
+        for row, fate in signed:
+            statement = fate.trace.statement
+            self.names.note(statement.vo or DEFAULT_VO, statement.rse or "", row.rse_id)
         touched = {fate.trace.statement.product for _, fate in signed}
         snapshots = self._snapshots([product for product in products if product.key in touched])
         self.seam("recomputed")
@@ -109,10 +113,11 @@ class Delivery:
         if not products:
             return []
         by_key: dict[ProductKey, Product] = {product.key: product for product in products}
-        histories = self.store.product(by_key.keys())
-        self.names.learn(stored.trace.statement.rse for history in histories.values() for stored in history)
+        histories = self.store.product(by_key.keys(), may_join(self.trust()))
+        self.names.learn(histories)
         return [
-            snapshot((p.scope, key.name, p.generation), histories[key], self.names.rse_id) for key, p in by_key.items()
+            snapshot((p.scope, key.name, p.generation), histories[key], self.names.of(key.vo))
+            for key, p in by_key.items()
         ]
 
     def _postpone(self, products: Sequence[Product], guards: Guards) -> int:
@@ -137,6 +142,13 @@ class Delivery:
             self.outbox.postpone(waits, rows, also)
             guards.unsaved.clear()
         return len(waits)
+
+
+def _overtaken(connection: Connection, products: Sequence[Product]) -> list[str]:
+    """The rows of products whose producer has spoken since they were looked up."""
+    unheard = {(p.scope, p.key.name, p.generation): p for p in products if not p.before.set_by_producer}
+    late = declared_since(connection, unheard.keys())
+    return [row.event_id for key in late for row in unheard[key].rows]
 
 
 def _signed(product: Product) -> Iterator[tuple[Replica, Row, Signed]]:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from rucio_trace_policy.tables import Moment, tables
 from sqlalchemy import Table, Text, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from rucio_trace.status import product_status
-from rucio_trace_daemons.recorder.resolve import alive
+from rucio_trace_daemons.recorder.resolve import alive, rse_vos
 from rucio_trace_daemons.recorder.rows import Settled, Signed
 from rucio_trace_daemons.recorder.sets import among
+from rucio_trace_daemons.recorder.upsert import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.status import ProductStatus
     from rucio_trace.store import Stored
+    from rucio_trace.trace import ProductKey
     from rucio_trace_daemons.recorder.rows import Fate, Row
 
 __all__ = ["Names", "Snapshot", "count_outcomes", "snapshot", "write_snapshots"]
@@ -37,35 +38,41 @@ Key = tuple[str, str, "datetime"]
 
 
 class Names:
-    """RSE ids by every name under which an RSE was ever signed: a trace holds the name of its moment."""
+    """RSE ids by every name under which an RSE was ever signed: a trace holds the name of its moment.
+
+    VOs of one Rucio may give the same name to RSEs of their own.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._table = tables(engine.dialect.name).rse_names
-        self._ids: dict[str, str] = {}
+        self._ids: dict[tuple[str, str], str] = {}
 
     def load(self) -> None:
         with self._engine.connect() as connection:
+            vos = rse_vos(connection)
             for row in connection.execute(select(self._table)):
-                self._ids.setdefault(row.name, row.rse_id)
+                if row.rse_id in vos:
+                    self._ids.setdefault((vos[row.rse_id], row.name), row.rse_id)
 
-    def learn(self, names: Iterable[str | None]) -> None:
-        """Ask again if one of *names* is unknown: another recorder may have signed it first."""
-        if any(name and name not in self._ids for name in names):
+    def learn(self, histories: Mapping[ProductKey, Sequence[Stored]]) -> None:
+        """Ask again if a name in *histories* is unknown: another recorder may have signed it first."""
+        names = ((key.vo, stored.trace.statement.rse) for key, history in histories.items() for stored in history)
+        if any(name and (vo, name) not in self._ids for vo, name in names):
             self.load()
 
-    def rse_id(self, name: str) -> str:
-        """The RSE's id; of a name nobody ever signed here, the name itself."""
-        return self._ids.get(name, name)
+    def of(self, vo: str) -> Callable[[str], str]:
+        """What gives the id for the name of an RSE of *vo*; for a name nobody ever signed here, the name itself."""
+        return lambda name: self._ids.get((vo, name), name)
 
-    def note(self, name: str, rse_id: str) -> None:
-        self._ids[name] = rse_id
+    def note(self, vo: str, name: str, rse_id: str) -> None:
+        self._ids[vo, name] = rse_id
 
-    def save(self, connection: Connection, names: Mapping[str, str]) -> None:
-        """Remember *names* (ids by name) in the caller's transaction."""
+    def save(self, connection: Connection, names: Collection[tuple[str, str]]) -> None:
+        """Remember *names* (each with the RSE's id) in the caller's transaction."""
         if names:
-            values = [{"name": name, "rse_id": rse_id} for name, rse_id in sorted(names.items())]
-            connection.execute(_insert(connection, self._table).on_conflict_do_nothing(), values)
+            values = [{"name": name, "rse_id": rse_id} for name, rse_id in sorted(names)]
+            upsert(connection, self._table, values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +188,6 @@ def count_outcomes(connection: Connection, finished: Iterable[tuple[Row, str]]) 
     if not counts:
         return
     table = tables(connection.dialect.name).outcomes
-    insert = _insert(connection, table)
     # In one order everywhere, so that two recorders never wait for each other in a circle.
     values = [{"rse_id": rse, "reason": word, "count": count} for (rse, word), count in sorted(counts.items())]
-    upsert = insert.on_conflict_do_update(
-        index_elements=[table.c.rse_id, table.c.reason], set_={"count": table.c.count + insert.excluded.count}
-    )
-    connection.execute(upsert, values)
-
-
-def _insert(connection: Connection, table: Table) -> Any:
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    upsert(connection, table, values, lambda new: {"count": table.c.count + new.count})

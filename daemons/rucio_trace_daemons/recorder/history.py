@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rucio_trace.trace import Event, parse_time
+from rucio_trace.joining import same_file
+from rucio_trace.trace import STRONG, Event, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime, timedelta
 
     from rucio_trace.envelope import Trace
@@ -40,8 +41,21 @@ class Seen:
 class History:
     """The past of one product."""
 
-    def __init__(self, origin: Statement | None, traces: Iterable[Trace], rse_id_of: Callable[[str], str]) -> None:
-        self.origin = origin
+    def __init__(
+        self,
+        origin: Statement | None,
+        traces: Sequence[Trace],
+        rse_id_of: Callable[[str], str],
+        *,
+        revoked: bool = False,
+    ) -> None:
+        """`declared`: the origin is what was said of the file before it was in Rucio; no replica created it.
+
+        `revoked`: the product had an origin and it was withdrawn. Nobody may adopt another in its place.
+        """
+        self.revoked = revoked
+        self.declared = origin is not None and origin.product is None
+        self.origin = _measurable(origin, traces)
         self._last: dict[str, Seen] = {}
         self._arrivals: list[tuple[datetime, str]] = []
         for trace in traces:
@@ -80,6 +94,14 @@ class History:
         return any(time < moment for time, _ in self._arrivals)
 
 
+def _measurable(origin: Statement | None, traces: Sequence[Trace]) -> Statement | None:
+    """The statement whose digests a replica is held against: a CDSE trace does not sign which one it gives."""
+    if origin is None or origin.hash_algorithm is not None:
+        return origin
+    own = (t.statement for t in traces if t.statement.product is not None)
+    return next((s for s in own if s.hash_algorithm in STRONG and same_file(s, origin)), None)
+
+
 def arrival_event(
     row: Row, history: History, pending: Sequence[Row], known: Sequence[Known], transfer: Transfer | None
 ) -> Event:
@@ -87,7 +109,7 @@ def arrival_event(
 
     `pending`: all outbox rows of the product that are still there; `known`: its replicas in Rucio's table.
     """
-    if transfer is not None or history.arrived_before(row.at) or history.traced(row.rse_id):
+    if history.declared or transfer is not None or history.arrived_before(row.at) or history.traced(row.rse_id):
         return Event.COPY
     if any(p.id < row.id and p.rse_id != row.rse_id and _available(p) for p in pending):
         return Event.COPY

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from rucio.common.types import InternalScope
 
-from rucio_trace.status import product_status
+from rucio_trace.status import Status, product_status
 from rucio_trace.trace import ProductKey, format_time
+from rucio_trace_daemons.recorder.before import may_join
 from rucio_trace_daemons.recorder.history import History
 from rucio_trace_daemons.recorder.missing import Guards
 from rucio_trace_daemons.recorder.product import Product
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from rucio_trace.store import Store, Stored
+    from rucio_trace_daemons.recorder.before import Before, Origins
     from rucio_trace_daemons.recorder.context import Context
     from rucio_trace_daemons.recorder.finish import Names
     from rucio_trace_daemons.recorder.outbox import Claim
@@ -53,6 +55,7 @@ class LookUp:
     store: Store
     rses: Rses
     names: Names
+    origins: Origins
     installed: datetime | None
 
     def batch(self, claim: Claim) -> Batch:
@@ -60,23 +63,26 @@ class LookUp:
         known = self.rses.get({row.rse_id for row in claim.rows})
         rows, unfit = _sorted_out(claim.rows, known)
         keys: dict[Key, ProductKey] = {(row.scope, row.name, row.generation): self._key(row) for row in rows}
-        histories = self.store.product(set(keys.values())) if keys else {}
-        self.names.learn(stored.trace.statement.rse for history in histories.values() for stored in history)
-        arrived = {(row.scope, row.name) for row in rows if row.new_state == "A" and row.message is None}
+        histories = self.store.product(set(keys.values()), may_join(self.origins.trust())) if keys else {}
+        arriving = {(row.scope, row.name, row.generation) for row in rows if row.new_state == "A" and not row.message}
+        before = self.origins.find(keys, histories, rows, arriving)
+        self.names.learn(histories)
+        arrived = {(scope, name) for scope, name, _ in arriving}
         facts = resolve(self.context.engine, {(row.scope, row.name) for row in rows}, arrived)
-        sources = {t.source_rse_id for of in facts.transfers.values() for t in of if t.source_rse_id}
-        products = self._products(keys, histories, facts, [*rows, *claim.others])
+        ends = {i for of in facts.transfers.values() for t in of for i in (t.source_rse_id, t.rse_id) if i}
+        products = self._products(keys, histories, before, facts, [*rows, *claim.others])
         removals = find_removals(self.context.engine, rows)
         for product in products.values():
             product.removals = removals
         _put(rows, products)
         guards = Guards.load(self.context.engine, known.keys(), self.context.options.lost_in_a_row)
-        return Batch(list(products.values()), known | self.rses.get(sources), guards, unfit)
+        return Batch(list(products.values()), known | self.rses.get(ends), guards, unfit)
 
     def _products(
         self,
         keys: Mapping[Key, ProductKey],
         histories: Mapping[ProductKey, Sequence[Stored]],
+        before: Mapping[Key, Before],
         facts: Facts,
         rows: Sequence[Row],
     ) -> dict[Key, Product]:
@@ -88,7 +94,8 @@ class LookUp:
                 key,
                 scope,
                 generation,
-                self._history(histories[key]),
+                self._history(key.vo, histories[key], before[scope, name, generation]),
+                before[scope, name, generation],
                 facts.replicas.get((scope, name), ()),
                 facts.transfers.get((scope, name), ()),
                 pending[scope, name, generation],
@@ -97,9 +104,13 @@ class LookUp:
             for (scope, name, generation), key in keys.items()
         }
 
-    def _history(self, stored: Sequence[Stored]) -> History:
-        origin = product_status(stored, self.names.rse_id).origin if stored else None
-        return History(origin and origin.trace.statement, [s.trace for s in stored], self.names.rse_id)
+    def _history(self, vo: str, stored: Sequence[Stored], before: Before) -> History:
+        status = product_status(stored, self.names.of(vo)) if stored else None
+        origin = status.origin.trace.statement if status and status.origin else None
+        if origin is None and before.declared is not None and not before.joined:
+            origin = before.declared.statement
+        revoked = status is not None and status.status is Status.REVOKED
+        return History(origin, [s.trace for s in stored], self.names.of(vo), revoked=revoked)
 
     def _key(self, row: Row) -> ProductKey:
         scope = InternalScope(row.scope, from_external=False)

@@ -85,14 +85,16 @@ def run(settings: Settings, *, once: bool = False, **overrides: Any) -> None:
     Raises:
         TraceabilityError: the recorder cannot begin: settings, hooks, key or store are not fit.
     """
-    from rucio_trace_policy import hooks
     from rucio_trace_policy.database import open_database
+
+    engine, schema = open_database()
+    # Rucio's own modules cannot even be imported where there is no rucio.cfg.
+    from rucio_trace_policy import hooks
 
     from rucio_trace_daemons.recorder.options import Options
     from rucio_trace_daemons.recorder.service import Recorder
 
     options = replace(Options.of(settings), **overrides)
-    engine, schema = open_database()
     hooks.check(engine, schema)
     recorder = Recorder.open(settings, options, engine, GRACEFUL_STOP)
     try:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rucio.db.sqla import models
+from rucio_trace_policy.database import clock, writing
 from rucio_trace_policy.tables import tables
-from sqlalchemy import and_, func, or_, select, text, tuple_, update
+from sqlalchemy import and_, case, func, or_, select, tuple_, update
 
 from rucio_trace_daemons.recorder.decide import Reason
 from rucio_trace_daemons.recorder.finish import count_outcomes
@@ -21,6 +21,7 @@ from rucio_trace_daemons.recorder.removals import forget_removals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Engine, Row
 
@@ -70,7 +71,7 @@ def summarise(engine: Engine) -> Summary:
     ours = tables(engine.dialect.name)
     c = ours.outbox.c
     with engine.connect() as connection:
-        now = _clock(connection)
+        now = clock(connection)
         held, stopped, waiting = _held(ours.outbox, now), c.not_before >= STOPPED, c.not_before > now
         counts = {
             row.rse_id: row
@@ -135,8 +136,8 @@ def retry(engine: Engine, choice: Choice, *, discard_signature: bool = False) ->
     values: dict[str, Any] = {"not_before": None, "attempts": 0, "last_error": None}
     if discard_signature:
         values["message"] = None
-    with engine.begin() as connection:
-        where = and_(_where(connection, ours.outbox, choice), ~_held(ours.outbox, _clock(connection)))
+    with writing(engine) as connection:
+        where = and_(_where(connection, ours.outbox, choice), ~_held(ours.outbox, clock(connection)))
         rse_ids = connection.scalars(select(ours.outbox.c.rse_id).where(where).distinct()).all()
         if choice.rse is not None:
             rse_ids = [*rse_ids, *_ids(connection, choice.rse)]
@@ -161,8 +162,8 @@ def _skip_some(engine: Engine, choice: Choice) -> Sequence[Row[Any]]:
     """One transaction of a bounded number of rows, locked so that no recorder claims them in between."""
     outbox = tables(engine.dialect.name).outbox
     c = outbox.c
-    with engine.begin() as connection:
-        where = and_(_where(connection, outbox, choice), ~_held(outbox, _clock(connection)))
+    with writing(engine) as connection:
+        where = and_(_where(connection, outbox, choice), ~_held(outbox, clock(connection)))
         query = select(c.id, c.event_id, c.rse_id, c.scope, c.name, c.old_state, c.new_state, c.at).where(where)
         rows = connection.execute(query.order_by(c.id).limit(SKIP_ROWS).with_for_update()).all()
         if rows:
@@ -195,14 +196,7 @@ def _held(outbox: Any, now: datetime) -> ColumnElement[bool]:
 
 
 def _count(condition: ColumnElement[bool]) -> Any:
-    return func.count().filter(condition)
-
-
-def _clock(connection: Connection) -> datetime:
-    if connection.dialect.name == "postgresql":
-        moment: datetime = connection.scalar(text("SELECT clock_timestamp() AT TIME ZONE 'UTC'"))
-        return moment.replace(tzinfo=UTC)
-    return datetime.now(UTC)
+    return func.count(case((condition, 1)))
 
 
 def _names(connection: Connection, rse_ids: set[str]) -> dict[str, str]:

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from rucio_trace_policy.tables import tables
 from sqlalchemy import func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from rucio_trace.errors import StorageError
 from rucio_trace_daemons.recorder.resolve import replicas_of_rse
+from rucio_trace_daemons.recorder.upsert import upsert
 from rucio_trace_daemons.storage import Replica
 from rucio_trace_daemons.storage_errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
@@ -57,32 +57,45 @@ class TooManyLost(StorageError):
 
 
 def check_lost(
-    storage: Storage, engine: Engine, replica: Replica, since: datetime | None, now: datetime, options: Options
+    storage: Storage,
+    engine: Engine,
+    replica: Replica,
+    since: datetime | None,
+    now: datetime,
+    options: Options,
+    watch: Callable[[int], None],
 ) -> None:
     """Return if *replica*, just not found, and missing since *since*, is lost.
 
+    `watch` is called between the questions to the storage and may raise to give up.
+
     Raises:
         NotYetLost: not enough is known to say so.
-        StorageError: the RSE's folder cannot be looked into; this "not found" does not count.
+        StorageError: the RSE's folder cannot be looked into, or the file is there when it is looked for; this
+            "not found" does not count.
     """
+    if storage.exists(replica):
+        raise Unavailable(str(replica), "the storage cannot give the file, and says that it is there")
     looked_into = storage.check_prefix(replica.rse)
-    if not looked_into and (doubt := _doubt(storage, engine, replica)):
+    if not looked_into and (doubt := _doubt(storage, engine, replica, watch)):
         raise Unavailable(str(replica), f"no such file, which counts for nothing: {doubt}")
     if since is None or now - since < options.lost_after:
         raise NotYetLost(replica, f"it is looked for again {options.lost_after} after the first time")
-    if looked_into and (doubt := _doubt(storage, engine, replica)):
+    if looked_into and (doubt := _doubt(storage, engine, replica, watch)):
         raise NotYetLost(replica, doubt)
 
 
-def _doubt(storage: Storage, engine: Engine, replica: Replica) -> str | None:
+def _doubt(storage: Storage, engine: Engine, replica: Replica, watch: Callable[[int], None]) -> str | None:
     """Why a "not found" may be an outage: None where another replica of the RSE is found now."""
     with engine.connect() as connection:
         names = replicas_of_rse(connection, replica.rse.id, WITNESSES + 1)
     others = [name for name in names if (name.scope, name.name) != (replica.scope, replica.name)][:WITNESSES]
     if not others:
         return "the RSE has no other replica by which to tell a loss from an outage"
-    if any(storage.exists(Replica(replica.rse, other.scope, other.name, None, other.path)) for other in others):
-        return None
+    for other in others:
+        watch(0)
+        if storage.exists(Replica(replica.rse, other.scope, other.name, None, other.path)):
+            return None
     return f"none of {len(others)} other replicas of the RSE was found either"
 
 
@@ -137,9 +150,12 @@ class Guards:
         # A stop that another worker found meanwhile stays: only an operator's retry ends it.
         connection.execute(guards.delete().where(guards.c.rse_id.in_(good), guards.c.stopped_at.is_(None)))
         if values:
-            insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(guards)
-            changed = {
-                "lost_in_a_row": insert.excluded.lost_in_a_row,
-                "stopped_at": func.coalesce(guards.c.stopped_at, insert.excluded.stopped_at),
-            }
-            connection.execute(insert.on_conflict_do_update(index_elements=[guards.c.rse_id], set_=changed), values)
+            upsert(
+                connection,
+                guards,
+                values,
+                lambda new: {
+                    "lost_in_a_row": new.lost_in_a_row,
+                    "stopped_at": func.coalesce(guards.c.stopped_at, new.stopped_at),
+                },
+            )

@@ -35,6 +35,8 @@ class Options:
     grace: timedelta = DELETION_GRACE
     lost_after: timedelta = timedelta(hours=1)
     retry: timedelta = timedelta(minutes=5)  # between two looks for a file that stays missing
+    # How long the store may refuse a producer's word: a federation file, a revocation list reaches every host by then.
+    origin_patience: timedelta = timedelta(hours=1)
     lost_in_a_row: int = 20
     staging_folder: Path | None = None
     staging_bytes: int = 20 * 1024**3

@@ -1,7 +1,8 @@
 """The outbox: rows are claimed by lease, mended, given back and taken out, each in a short transaction.
 
 Rows of one product are with one worker at a time, whatever their RSE. On PostgreSQL that is an advisory lock held
-while claiming, and a look at the leases under it; on SQLite a claim is the database's only writer. A lease that ran out
+while claiming, and a look at the leases under it; on MariaDB one claims at a time, and on SQLite a claim is the
+database's only writer. A lease that ran out
 is another worker's: everything that writes says whose lease it believes to hold, and learns which rows it lost.
 
 Ids order rows but do not name them: SQLite gives the highest one out again. The name is `event_id`.
@@ -18,6 +19,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from rucio_trace_policy.database import clock, writing
 from rucio_trace_policy.tables import tables
 from sqlalchemy import BigInteger, Text, and_, bindparam, or_, select, text, update
 
@@ -63,24 +65,16 @@ class Outbox:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A short transaction that writes."""
-        with self._engine.begin() as connection:
-            if not self._postgresql:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with writing(self._engine) as connection:
             yield connection
-
-    def clock(self, connection: Connection) -> datetime:
-        """The database's clock: the one that every worker and every trigger shares."""
-        if self._postgresql:
-            moment = connection.scalar(text("SELECT clock_timestamp() AT TIME ZONE 'UTC'"))
-            return moment.replace(tzinfo=UTC)  # type: ignore[union-attr]
-        return datetime.now(UTC)
 
     def claim(self, limit: int, rse_ids: Collection[str] | None) -> Claim:
         """Take every pending row of the products of up to *limit* due rows; None of *rse_ids* means any RSE."""
         if rse_ids is not None and not rse_ids:
             return Claim((), (), datetime.now(UTC))
         with self.transaction() as connection:
-            now = self.clock(connection)
+            self._wait_for_turn(connection)
+            now = clock(connection)
             products = self._due_products(connection, now, limit, rse_ids)
             pending = self._pending(connection, products, now) if products else []
             mine = [row for row in pending if rse_ids is None or row.rse_id in rse_ids]
@@ -94,6 +88,13 @@ class Outbox:
             self._seam("claiming")
         self._seam("claimed")
         return Claim(mine, [row for row in pending if row.id not in taken], now)
+
+    def _wait_for_turn(self, connection: Connection) -> None:
+        if (
+            self._engine.dialect.name == "mysql"
+        ):  # its advisory locks outlive the transaction: rows that never change do
+            installations = tables("mysql").installations
+            connection.execute(select(installations.c.version).with_for_update()).all()
 
     def _due_products(
         self, connection: Connection, now: datetime, limit: int, rse_ids: Collection[str] | None
@@ -126,19 +127,22 @@ class Outbox:
     def renew(self, rows: Iterable[Row]) -> set[str]:
         """Prolong the lease; returns the event ids of the rows still held."""
         with self.transaction() as connection:
-            until = self.clock(connection) + self._lease
-            held = connection.execute(
-                update(self._table)
-                .where(self._mine(rows))
-                .values(claimed_until=until)
-                .returning(self._table.c.event_id)
-            )
-            return {row.event_id for row in held}
+            until = clock(connection) + self._lease
+            mine = self._mine(rows)
+            held = connection.scalars(select(self._table.c.event_id).where(mine).with_for_update()).all()
+            connection.execute(update(self._table).where(mine).values(claimed_until=until))
+            return set(held)
 
-    def keep(self, messages: Mapping[str, str], rows: Sequence[Row]) -> set[str]:
+    def keep(
+        self,
+        messages: Mapping[str, str],
+        rows: Sequence[Row],
+        overtaken: Callable[[Connection], Collection[str]] = lambda _connection: (),
+    ) -> set[str]:
         """Write the signed traces of *messages* (by event id) into their rows, among *rows*; returns those kept.
 
-        From here on these bytes and no others are sent for these events, by whomever.
+        From here on these bytes and no others are sent for these events, by whomever. *overtaken* is asked, once the
+        rows are locked, which of them have to be decided anew: these are given back.
         """
         c = self._table.c
         with self.transaction() as connection:
@@ -147,6 +151,10 @@ class Outbox:
                 row.event_id: row.id
                 for row in connection.execute(select(c.id, c.event_id).where(self._mine(rows)).with_for_update())
             }
+            again = [held.pop(event) for event in overtaken(connection) if event in held]
+            if again:
+                given_back = update(self._table).where(self._ids(again))
+                connection.execute(given_back.values(claimed_by=None, claimed_until=None))
             kept = [{"of": held[e], "text": message} for e, message in messages.items() if e in held]
             if kept:
                 statement = update(self._table).where(c.id == bindparam("of")).values(message=bindparam("text"))
@@ -195,8 +203,9 @@ class Outbox:
             return set()
         c = self._table.c
         condition = among(connection.dialect.name, (c.id, c.event_id), (BigInteger(), Text()), names)
-        gone = connection.execute(self._table.delete().where(condition).returning(c.event_id))
-        return {row.event_id for row in gone}
+        there = connection.scalars(select(c.event_id).where(condition).with_for_update()).all()
+        connection.execute(self._table.delete().where(condition))
+        return set(there)
 
     def _mine(self, rows: Iterable[Row]) -> ColumnElement[bool]:
         return and_(self._table.c.claimed_by == self.worker, self._ids([row.id for row in rows]))

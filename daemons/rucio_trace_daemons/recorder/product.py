@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from rucio_trace.trace import ProductKey
+    from rucio_trace_daemons.recorder.before import Before
     from rucio_trace_daemons.recorder.compose import Who
     from rucio_trace_daemons.recorder.context import Context
     from rucio_trace_daemons.recorder.history import History
@@ -44,6 +45,7 @@ class Product:
     scope: str  # as Rucio keeps it
     generation: datetime
     history: History
+    before: Before
     known: Sequence[Known]  # its replicas in Rucio now
     transfers: Sequence[Transfer]
     pending: Sequence[Row]  # all its rows, those on other recorders' RSEs too

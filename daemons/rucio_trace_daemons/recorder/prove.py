@@ -6,28 +6,35 @@ a storage that answers differently twice has told nothing about the file.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from random import SystemRandom
 from typing import TYPE_CHECKING
 
 from rucio_trace.archive import ArchivePass, is_archive_name
 from rucio_trace.digest import DigestPass
 from rucio_trace.errors import TraceabilityError
 from rucio_trace.trace import Content
-from rucio_trace_daemons.storage_errors import Unavailable
+from rucio_trace_daemons.storage_errors import NotFound, Refused, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
 
     from rucio_trace.archive import ArchiveLimits
     from rucio_trace.trace import Statement
+    from rucio_trace_daemons.readers import StorageDigest
     from rucio_trace_daemons.recorder.rows import Row
     from rucio_trace_daemons.storage import Replica, Storage
     from rucio_trace_daemons.streams import Pieces
 
-__all__ = ["Expected", "Inconstant", "Prover", "Reading", "algorithms"]
+__all__ = ["Expected", "Inconstant", "Prover", "Reading", "algorithms", "checksums"]
+
+LOG = logging.getLogger("traceability-recorder")
 
 MAIN_ALGORITHM = "BLAKE3"
+# Digests that nobody can forge a file for: only these prove anything on a storage's word.
+STRONG = ("BLAKE3", "SHA256", "SHA512", "SHA3")
 # A trace may be 8 MiB; an archive of more members than this is traced as a whole.
 MAX_CONTENTS = 20_000
 
@@ -41,12 +48,13 @@ class Inconstant(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a replica holds."""
+    """What a replica holds; `manifest` is the product's own, of an archive that has one, as strangers wrote it."""
 
     size: int
     hashes: Mapping[str, str]
     contents: tuple[Content, ...] | None
     observed: datetime
+    manifest: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +66,20 @@ class Expected:
 
     @classmethod
     def of_row(cls, row: Row) -> Expected:
-        hashes = {"ADLER32": row.adler32, "MD5": row.md5}
-        digits = {"ADLER32": 8, "MD5": 32}
-        return cls(row.bytes, {a: h.strip().lower().zfill(digits[a]) for a, h in hashes.items() if h and h.strip()})
+        return cls(row.bytes, checksums(row.adler32, row.md5))
 
     @classmethod
     def of_origin(cls, origin: Statement) -> Expected:
         assert origin.hash_algorithm is not None
         return cls(origin.size, {origin.hash_algorithm: origin.hash})
+
+    @classmethod
+    def of(cls, row: Row, origin: Statement | None, *, first: bool) -> Expected:
+        """The origin's; Rucio's row has a say while there is none, or it was held against no bytes yet (*first*)."""
+        if origin is None:
+            return cls.of_row(row)
+        of_origin = cls.of_origin(origin)
+        return cls(of_origin.size, {**cls.of_row(row).hashes, **of_origin.hashes}) if first else of_origin
 
     def agrees(self, reading: Reading) -> bool:
         """Whether the size and every digest known on both sides are the same."""
@@ -74,10 +88,15 @@ class Expected:
         return same and self.size in (None, reading.size)
 
 
+def checksums(adler32: str | None, md5: str | None) -> dict[str, str]:
+    """Rucio's checksums, those it has, in our spelling."""
+    hashes, digits = {"ADLER32": adler32, "MD5": md5}, {"ADLER32": 8, "MD5": 32}
+    return {a: h.strip().lower().zfill(digits[a]) for a, h in hashes.items() if h and h.strip()}
+
+
 def algorithms(row: Row, origin: Statement | None) -> tuple[str, ...]:
     """BLAKE3; the checksum of Rucio's row, the cheaper one first; the origin's own algorithm."""
-    checksums = Expected.of_row(row).hashes
-    wanted = [MAIN_ALGORITHM, *(["ADLER32"] if "ADLER32" in checksums else ["MD5"] if checksums else [])]
+    wanted = [MAIN_ALGORITHM, *list(Expected.of_row(row).hashes)[:1]]
     if origin is not None and origin.hash_algorithm:
         wanted.append(origin.hash_algorithm)
     return tuple(dict.fromkeys(wanted))
@@ -93,22 +112,49 @@ class Prover:
     limits: ArchiveLimits
 
     def prove(
-        self, replica: Replica, row: Row, origin: Statement | None, watch: Callable[[int], None]
+        self,
+        replica: Replica,
+        row: Row,
+        origin: Statement | None,
+        watch: Callable[[int], None],
+        *,
+        first: bool = False,
+        also: Collection[str] = (),
     ) -> tuple[Reading, bool]:
         """What *replica* holds, and whether that is what it should hold.
+
+        *first*: nobody has held the origin against bytes yet, and Rucio's row has a say too. *also* are further
+        digests to take.
 
         Raises:
             StorageError: it could not be read, or the storage does not know what it holds.
         """
-        wanted = algorithms(row, origin)
-        expected = Expected.of_origin(origin) if origin is not None else Expected.of_row(row)
-        first = self._read(replica, wanted, origin is None, watch)
-        if expected.agrees(first):
-            return first, True
-        second = self._read(replica, wanted, False, watch)
-        if (first.size, first.hashes) != (second.size, second.hashes):
+        wanted = tuple(dict.fromkeys((*algorithms(row, origin), *also)))
+        expected = Expected.of(row, origin, first=first)
+        reading = self._read(replica, wanted, origin is None, watch)
+        if expected.agrees(reading):
+            return reading, True
+        again = self._read(replica, wanted, False, watch)
+        if (reading.size, reading.hashes) != (again.size, again.hashes):
             raise Inconstant(str(replica))
-        return second, False
+        return again, False
+
+    def ask(self, replica: Replica, origin: Statement, watch: Callable[[int], None]) -> StorageDigest | None:
+        """The storage's own digest of *replica*, where it proves that it is the origin (docs/adr/0065); else None."""
+        known = {**(origin.hashes or {}), origin.hash_algorithm: origin.hash}
+        wanted = [algorithm for algorithm in STRONG if algorithm in known]
+        if not wanted or not replica.rse.digest_fresh or SystemRandom().random() < replica.rse.spot_check:
+            return None
+        try:
+            answer = self.storage.digest(replica, wanted, watch)
+        except (NotFound, Refused, Unavailable):  # it is read, and what that finds is said
+            return None
+        if answer is None or not answer.fresh or answer.algorithm not in wanted:
+            return None
+        if answer.value != known[answer.algorithm]:
+            LOG.warning("storage-digest-differs replica=%s algorithm=%s: it is read", replica, answer.algorithm)
+            return None
+        return answer
 
     def _read(
         self, replica: Replica, wanted: tuple[str, ...], with_contents: bool, watch: Callable[[int], None]
@@ -130,10 +176,10 @@ class Prover:
         finally:
             whole = running.finish_whole()  # also ends the pass's threads
         try:
-            members = running.finish().members
-        except TraceabilityError:
-            members = None  # an archive nobody can unpack is still a file, and its bytes can be proven
-        if members is None or len(members) > MAX_CONTENTS:
+            found = running.finish()
+        except TraceabilityError:  # an archive nobody can unpack is still a file, and its bytes can be proven
             return Reading(whole.size, whole.hashes, None, self.clock())
-        contents = tuple(Content(member.path, member.hashes[MAIN_ALGORITHM]) for member in members)
-        return Reading(whole.size, whole.hashes, contents, self.clock())
+        contents = None
+        if found.members is not None and len(found.members) <= MAX_CONTENTS:
+            contents = tuple(Content(member.path, member.hashes[MAIN_ALGORITHM]) for member in found.members)
+        return Reading(whole.size, whole.hashes, contents, self.clock(), found.manifest)

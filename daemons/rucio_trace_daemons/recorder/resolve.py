@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rucio_trace_daemons.recorder.outbox import Product
 
-__all__ = ["Facts", "Known", "Named", "Transfer", "alive", "first_installed", "replicas_of_rse", "resolve"]
+__all__ = ["Facts", "Known", "Named", "Transfer", "alive", "first_installed", "replicas_of_rse", "resolve", "rse_vos"]
 
 # A transfer request that brought its file; others (queued, failed, lost) brought nothing.
 DONE = "D"
@@ -44,7 +44,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A transfer request to an RSE, pending or past."""
+    """A transfer request to an RSE, pending or past; `job` is the transfer tool's, one for all hops of a path."""
 
     id: str
     rse_id: str
@@ -56,6 +56,7 @@ class Transfer:
     adler32: str | None
     md5: str | None
     state: str
+    job: str | None
     created_at: datetime | None
 
 
@@ -79,11 +80,13 @@ _REPLICAS = _rucio("replicas", *map(column, ("scope", "name", "state", "path", "
 _REQUESTS = tuple(
     _rucio(
         name,
-        *map(column, ("scope", "name", "activity", "account", "transfertool", "adler32", "md5", "state", "created_at")),
+        *map(column, ("scope", "name", "activity", "account", "transfertool", "adler32", "md5", "state")),
+        *map(column, ("external_id", "created_at")),
         *map(_guid, ("id", "dest_rse_id", "source_rse_id", "rule_id")),
     )
     for name in ("requests", "requests_history")
 )
+_RSES = _rucio("rses", _guid("id"), column("vo"))
 _DIDS = _rucio("dids", column("scope"), column("name"), column("created_at"))
 
 
@@ -105,7 +108,7 @@ def _transfers(connection: Connection, products: Collection[Product]) -> Mapping
         c = requests.c
         columns = [
             c.id, c.dest_rse_id, c.source_rse_id, c.rule_id, c.activity, c.account, c.transfertool,
-            c.adler32, c.md5, c.state, c.created_at,
+            c.adler32, c.md5, c.state, c.external_id, c.created_at,
         ]  # fmt: skip
         found += _ask(connection, columns, requests, products)
     return _grouped((row[:2], Transfer(*row[2:-1], _moment(row[-1]))) for row in found)
@@ -144,6 +147,11 @@ def alive(connection: Connection, products: Collection[Product]) -> dict[Product
     """The living ones of *products* with the begin of their generation."""
     found = _ask(connection, [_DIDS.c.created_at], _DIDS, products)
     return {(row[0], row[1]): _moment(row[2]) for row in found}
+
+
+def rse_vos(connection: Connection) -> dict[str, str]:
+    """The VO of every RSE there is or was, by the RSE's id."""
+    return {row.id: row.vo for row in connection.execute(select(_RSES.c.id, _RSES.c.vo))}
 
 
 @dataclass(frozen=True, slots=True)

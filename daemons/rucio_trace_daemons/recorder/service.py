@@ -13,10 +13,13 @@ from rucio.core.rse_expression_parser import parse_expression
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 from rucio_trace_policy.causes import PRUNE_ROWS, prune
+from rucio_trace_policy.database import writing
 
-from rucio_trace.configured import load_trust, open_store
+from rucio_trace.configured import open_store
 from rucio_trace.errors import ConfigurationError
-from rucio_trace_daemons.keys import Keys, Watched
+from rucio_trace.watched import Trusted
+from rucio_trace_daemons.keys import Keys
+from rucio_trace_daemons.recorder.before import Origins
 from rucio_trace_daemons.recorder.compose import Composer
 from rucio_trace_daemons.recorder.context import Clock, Context
 from rucio_trace_daemons.recorder.deliver import Delivery
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from rucio_trace.config import Settings
-    from rucio_trace.config import Trust as TrustSettings
     from rucio_trace.identity import Trust
     from rucio_trace.store import Store
     from rucio_trace_daemons.recorder.options import Options
@@ -49,22 +51,6 @@ LOG = logging.getLogger("traceability-recorder")
 FOLLOW_SECONDS = 60.0
 # How often notes that explain deletions are looked through for those a later one has made useless.
 PRUNE_SECONDS = 3600.0
-
-
-class _Trusted:
-    """Whom the store is to accept, followed on disk."""
-
-    def __init__(self, settings: TrustSettings) -> None:
-        self._settings, self._lock = settings, threading.Lock()
-        self._files = Watched()
-        self._trust = load_trust(settings, self._files.read)
-
-    def __call__(self) -> Trust | None:
-        with self._lock:
-            if self._files.changed:
-                files = Watched()
-                self._trust, self._files = load_trust(self._settings, files.read), files
-            return self._trust
 
 
 class _Chosen:
@@ -113,7 +99,7 @@ class Recorder:
     @classmethod
     def open(cls, settings: Settings, options: Options, engine: Engine, stop: threading.Event) -> Self:
         """Raises ConfigurationError for what is missing or wrong, StorageError where the store does not answer."""
-        keys, trust = Keys(settings.recorder), _Trusted(settings.trust)
+        keys, trust = Keys(settings.recorder), Trusted(settings.trust)
         staging = Staging(options.staging_folder, options.staging_bytes)
         staging.remove_leftovers()
         names = Names(engine)
@@ -142,7 +128,7 @@ class Recorder:
             if time.monotonic() < self.prune_at:
                 return
             self.prune_at = time.monotonic() + PRUNE_SECONDS
-        with self.engine.begin() as connection:
+        with writing(self.engine) as connection:
             count = prune(connection)
         if count:
             LOG.info("pruned rows=%d", count)
@@ -166,7 +152,8 @@ class Recorder:
         composer = Composer(self.options)
         context = Context(self.options, self.engine, self.storage, prover, composer, self.keys, clock, watch)
         outbox = Outbox(self.engine, self.options.lease, seam)
-        lookup = LookUp(context, self.store, self.rses, self.names, first_installed(self.engine))
+        origins = Origins(self.engine, self.store, self.trust, seam)
+        lookup = LookUp(context, self.store, self.rses, self.names, origins, first_installed(self.engine))
         delivery = Delivery(context, outbox, self.store, self.names, self.trust, seam)
         worker = Worker(context, outbox, lookup, delivery, self.chosen, self.stop.is_set, seam)
         return worker

@@ -3,26 +3,21 @@
 import sqlalchemy as sa
 from alembic import op
 
+from rucio_trace.store.migrations.steps import create_index, create_table
+from rucio_trace.store.types import UtcTime, binary, indexed_text, long_binary, long_text
+
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
 
-def _text(length: int) -> sa.String:
-    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
-
-
-def _time() -> sa.String:
-    return sa.String(32).with_variant(sa.DateTime(timezone=True), "postgresql")
-
-
 def upgrade() -> None:
     _create_head()
-    op.create_table(
+    create_table(
         "trace_certificates",
-        sa.Column("fingerprint", sa.LargeBinary(32), nullable=False),
-        sa.Column("certificate", sa.LargeBinary, nullable=False),
+        sa.Column("fingerprint", binary(32), nullable=False),
+        sa.Column("certificate", long_binary(), nullable=False),
         sa.PrimaryKeyConstraint("fingerprint", name="pk_trace_certificates"),
     )
     _create_digests()
@@ -30,27 +25,30 @@ def upgrade() -> None:
 
 
 def _create_head() -> None:
-    head = op.create_table(
+    create_table(
         "trace_head",
         sa.Column("one", sa.Integer, autoincrement=False, nullable=False),
         sa.Column("position", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("one", name="pk_trace_head"),
         sa.CheckConstraint("one = 1", name="ck_trace_head_one_row"),
     )
-    op.bulk_insert(head, [{"one": 1, "position": 0}])
+    head = sa.table("trace_head", sa.column("one"), sa.column("position"))
+    connection = op.get_bind()
+    if connection.scalar(sa.select(head.c.position)) is None:
+        connection.execute(head.insert(), {"one": 1, "position": 0})
 
 
 def _create_digests() -> None:
-    op.create_table(
+    create_table(
         "trace_digest_sets",
         sa.Column("id", sa.BigInteger, autoincrement=False, nullable=False),
-        sa.Column("fingerprint", sa.LargeBinary(32), nullable=False),
+        sa.Column("fingerprint", binary(32), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_trace_digest_sets"),
         sa.UniqueConstraint("fingerprint", name="uq_trace_digest_sets_fingerprint"),
     )
-    op.create_table(
+    create_table(
         "trace_digests",
-        sa.Column("digest", sa.LargeBinary(64), nullable=False),
+        sa.Column("digest", binary(64), nullable=False),
         sa.Column("digest_set", sa.BigInteger, autoincrement=False, nullable=False),
         sa.Column("of_content", sa.Boolean, nullable=False),
         sa.PrimaryKeyConstraint("digest", "digest_set", "of_content", name="pk_trace_digests"),
@@ -59,36 +57,36 @@ def _create_digests() -> None:
 
 
 def _create_traces() -> None:
-    op.create_table(
+    create_table(
         "traces",
         sa.Column("position", sa.BigInteger, autoincrement=False, nullable=False),
-        sa.Column("id", _text(64), nullable=False),
-        sa.Column("registered_at", _time(), nullable=False),
-        sa.Column("event", _text(16), nullable=False),
-        sa.Column("time", _time(), nullable=False),
-        sa.Column("name", _text(255), nullable=False),
-        sa.Column("did", _text(255)),
-        sa.Column("generation", _text(32)),
-        sa.Column("rse", _text(255)),
-        sa.Column("revokes", _text(64)),
+        sa.Column("id", indexed_text(64), nullable=False),
+        sa.Column("registered_at", UtcTime, nullable=False),
+        sa.Column("event", indexed_text(16), nullable=False),
+        sa.Column("time", UtcTime, nullable=False),
+        sa.Column("name", indexed_text(255), nullable=False),
+        sa.Column("did", indexed_text(255)),
+        sa.Column("generation", indexed_text(32)),
+        sa.Column("rse", indexed_text(255)),
+        sa.Column("revokes", indexed_text(64)),
         sa.Column("digest_set", sa.BigInteger, nullable=False),
-        sa.Column("certificate", sa.LargeBinary(32), nullable=False),
-        sa.Column("chain", sa.LargeBinary, nullable=False),
-        sa.Column("message", sa.Text, nullable=False),
-        sa.Column("signature", sa.LargeBinary, nullable=False),
-        sa.Column("claimed", sa.Text),
+        sa.Column("certificate", binary(32), nullable=False),
+        sa.Column("chain", long_binary(), nullable=False),
+        sa.Column("message", long_text(), nullable=False),
+        sa.Column("signature", long_binary(), nullable=False),
+        sa.Column("claimed", long_text()),
         sa.PrimaryKeyConstraint("position", name="pk_traces"),
         sa.UniqueConstraint("id", "certificate", name="uq_traces_id_certificate"),
         sa.ForeignKeyConstraint(["digest_set"], ["trace_digest_sets.id"], name="fk_traces_digest_set"),
         sa.ForeignKeyConstraint(["certificate"], ["trace_certificates.fingerprint"], name="fk_traces_certificate"),
     )
-    op.create_index("ix_traces_did_generation_position", "traces", ["did", "generation", "position"])
-    op.create_index("ix_traces_name_position", "traces", ["name", "position"])
-    op.create_index("ix_traces_rse_position", "traces", ["rse", "position"])
-    op.create_index("ix_traces_event_position", "traces", ["event", "position"])
-    op.create_index("ix_traces_digest_set_position", "traces", ["digest_set", "position"])
-    op.create_index("ix_traces_time", "traces", ["time"])
-    op.create_index("ix_traces_revokes", "traces", ["revokes"])
+    create_index("ix_traces_did_generation_position", "traces", ["did", "generation", "position"])
+    create_index("ix_traces_name_position", "traces", ["name", "position"])
+    create_index("ix_traces_rse_position", "traces", ["rse", "position"])
+    create_index("ix_traces_event_position", "traces", ["event", "position"])
+    create_index("ix_traces_digest_set_position", "traces", ["digest_set", "position"])
+    create_index("ix_traces_time", "traces", ["time"])
+    create_index("ix_traces_revokes", "traces", ["revokes"])
 
 
 def downgrade() -> None:

@@ -13,15 +13,17 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from rucio_trace_daemons.readers.base import StorageDigest
 from rucio_trace_daemons.storage_errors import NotFound, Refused, ShortRead, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from rucio_trace.errors import StorageError
     from rucio_trace_daemons.streams import Pieces
 
-__all__ = ["SCHEMES", "check_folder", "exists", "xrootd_pieces"]
+__all__ = ["SCHEMES", "XRootDReader"]
 
 SCHEMES = frozenset({"root", "roots", "xroot", "xroots"})
 
@@ -30,6 +32,8 @@ PIECE = 2 * 1024 * 1024
 AHEAD = 3
 # A server that says nothing for this long counts as down; the row comes back later.
 REQUEST_SECONDS = 60
+# It reads the whole file first, of some hundreds of GB perhaps.
+DIGEST_SECONDS = 3600
 # XRootD's own defaults let one dead server hold a worker for half an hour.
 _IMPATIENCE = {
     "ConnectionWindow": 10,
@@ -71,25 +75,54 @@ def _client() -> Any:
     return client
 
 
-def exists(what: str, url: str) -> bool:
-    """Whether there is a regular file at *url*."""
-    file = _client().URL(url)
-    status, found = _client().FileSystem(file.hostid).stat(file.path, timeout=REQUEST_SECONDS)
-    if status.ok:
-        return not found.flags & _flags().IS_DIR
-    error = _error(what, status)
-    if isinstance(error, NotFound):
-        return False
-    raise error
+class XRootDReader:
+    """Reads from any server; the client library keeps the connections."""
+
+    def pieces(self, what: str, url: str, size: int | None = None) -> AbstractContextManager[Pieces]:
+        return _pieces(what, url)
+
+    def exists(self, what: str, url: str) -> bool:
+        file = _client().URL(url)
+        status, found = _client().FileSystem(file.hostid).stat(file.path, timeout=REQUEST_SECONDS)
+        if status.ok:
+            return not found.flags & _flags().IS_DIR
+        error = _error(what, status)
+        if isinstance(error, NotFound):
+            return False
+        raise error
+
+    def check_folder(self, what: str, url: str) -> bool:
+        folder = _client().URL(url)
+        path = "/" + folder.path.lstrip("/")
+        status, found = _client().FileSystem(folder.hostid).stat(path, timeout=REQUEST_SECONDS)
+        if not status.ok:
+            raise _error(what, status)
+        if not found.flags & _flags().IS_DIR:
+            raise NotFound(what)
+        return True
+
+    def digest(self, what: str, url: str, algorithms: Sequence[str]) -> StorageDigest | None:
+        """The server's answer to a checksum query: one it is configured to give, by the names it was given."""
+        file, names = _client().URL(url), {name.lower(): name for name in algorithms}
+        for asked in names:
+            question = f"{file.path}?cks.type={asked}"
+            status, answer = _client().FileSystem(file.hostid).query(_checksum(), question, timeout=DIGEST_SECONDS)
+            if not status.ok:
+                error = _error(what, status)
+                if isinstance(error, NotFound):
+                    raise error
+                continue  # no such digest there, or its program failed: a refusal looks the same
+            said, _, rest = answer.decode("ascii", "replace").partition(" ")
+            if said in names:  # a program may give one kind, whatever it is asked for
+                value = rest.rstrip("\0").strip().partition(" ")[0].lower()
+                return StorageDigest(names[said], value, True, "checksum query")
+        return None
 
 
-def check_folder(what: str, server: str, path: str) -> None:
-    """Return if *path* is a folder of *server*."""
-    status, found = _client().FileSystem(server).stat(path, timeout=REQUEST_SECONDS)
-    if not status.ok:
-        raise _error(what, status)
-    if not found.flags & _flags().IS_DIR:
-        raise NotFound(what)
+def _checksum() -> Any:
+    from XRootD.client.flags import QueryCode
+
+    return QueryCode.CHECKSUM
 
 
 def _flags() -> Any:
@@ -99,12 +132,7 @@ def _flags() -> Any:
 
 
 @contextmanager
-def xrootd_pieces(what: str, url: str) -> Iterator[Pieces]:
-    """The pieces of the file at *url*.
-
-    Raises:
-        NotFound, Refused, Unavailable, ShortRead: it cannot be read, or not to its end.
-    """
+def _pieces(what: str, url: str) -> Iterator[Pieces]:
     from XRootD.client.flags import OpenFlags
 
     file = _client().File()

@@ -1,12 +1,13 @@
-"""What a Sentinel product's name and manifest say of it, under the names of Copernicus' OData catalogue.
+"""What a product's name says of it, under the names of Copernicus' OData catalogue.
 
 Names follow published conventions so strictly that they can be read; a name that does not follow
-one yields nothing rather than a guess. Attributes describe, they prove nothing: no fault here ever
-costs a trace. Pure.
+one yields nothing rather than a guess. Pure.
 
 Source: Sentinel-1 Product Specification (S1-RS-MDA-52-7441), 3.4; Sentinel-2 Products Specification
 Document (S2-PDGS-TAS-DI-PSD), 3.4; Sentinel-3 PDGS File Naming Convention
-(EUM/LEO-SEN3/SPE/10/0070); Sentinel-5P File Naming (S5P-KNMI-L2-0001).
+(EUM/LEO-SEN3/SPE/10/0070); Sentinel-5P File Naming (S5P-KNMI-L2-0001); Jason-CS/Sentinel-6 Generic
+Product Format Specification (EUM/LEO-JASCS/SPE/17/897975); USGS, Landsat 8-9 Level 1 and Level 2 Data
+Format Control Books (LSDS-1822, LSDS-1328), "Product Identifier".
 """
 
 from __future__ import annotations
@@ -17,19 +18,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from xml.etree.ElementTree import Element
 
     Attributes = dict[str, str | int]
 
-__all__ = ["MANIFEST_NAMES", "attributes_of_manifest", "attributes_of_name"]
+__all__ = ["attributes_of_name"]
 
-MANIFEST_NAMES = frozenset({"manifest.safe", "xfdumanifest.xml"})
-"""What the file is called that describes a product, in the product's top folder."""
-
-_MAX_NAME_CHARACTERS = 200  # the longest convention has 107 with its suffixes
-_MAX_MANIFEST_BYTES = 4 << 20  # real ones have under 100 KiB
-_MAX_VALUE_CHARACTERS = 200
-_MAX_DIGITS = 15  # what every reader of JSON takes for the same number
+_MAX_NAME_CHARACTERS = 200  # the longest convention has 112 with its suffixes
 
 _TIME = r"\d{8}T\d{6}"
 _PACKED = r"(\.(zip|tar|tar\.gz|tgz|tar\.bz2|tar\.xz))?"
@@ -74,8 +68,8 @@ def _common(found: dict[str, str], platform: str, instrument: str | None) -> Att
         if part in found:
             attributes[attribute] = int(found[part])
     for part, attribute in (("center", "processingCenter"), ("tile", "tileId")):
-        if part in found:
-            attributes[attribute] = found[part].strip("_")
+        if value := found.get(part, "").strip("_"):
+            attributes[attribute] = value
     return attributes
 
 
@@ -186,6 +180,75 @@ def _sentinel5p(found: dict[str, str]) -> Attributes:
     return attributes
 
 
+# Sentinel-6: S6A_P4_2__LR______20240501T152036_20240501T165910_20240501T171410_5914_128_043_022_EUM__OPE_NR_F09.SEN6
+# and the files in it: S6A_P4_2__LR_STD__NR_128_043_20240501T152036_20240501T165910_F09.nc
+
+_S6_TYPE = (
+    r"S6(?P<unit>[AB])_(?P<type>(?P<source>P4|MW|GN|DO|AX|TM|HK|MI)_(?P<level>0_|1A|1B|2_|2P|3_|__)_[A-Z0-9_]{7})_"
+)
+_S6_TIMELINESS = r"(?P<timeliness>NR|ST|NT|ND)"
+_S6 = (
+    rf"{_S6_TYPE}(?P<begin>{_TIME})_(?P<end>{_TIME})_(?P<made>{_TIME})_"
+    rf"(\d{{4}}_(?P<cycle>\d{{3}})_(?P<pass>\d{{3}})_(?P<track>\d{{3}})|_{{16}})_"
+    rf"(?P<center>[A-Z0-9_]{{4}})_(?P<class>[A-Z]{{3}})_{_S6_TIMELINESS}_(?P<collection>[A-Z0-9_]{{3}})"
+    rf"(\.SEN6)?{_PACKED}"
+)
+_S6_FILE = (
+    rf"{_S6_TYPE}{_S6_TIMELINESS}_(?P<cycle>\d{{3}})_(?P<pass>\d{{3}})_"
+    rf"(?P<begin>{_TIME})_(?P<end>{_TIME})_(?P<collection>[A-Z0-9]{{3}})(\.nc)?"
+)
+_S6_INSTRUMENTS = {"P4": "POSEIDON-4", "MW": "AMR-C", "GN": "GNSS", "DO": "DORIS"}
+
+
+def _sentinel6(found: dict[str, str]) -> Attributes:
+    attributes = _common(found, "SENTINEL-6", _S6_INSTRUMENTS.get(found["source"]))
+    attributes["productType"] = found["type"]
+    if "pass" in found:
+        attributes["passNumber"] = int(found["pass"])
+    for part, attribute in (
+        ("level", "processingLevel"),
+        ("class", "productClass"),
+        ("timeliness", "timeliness"),
+        ("collection", "baselineCollection"),
+    ):
+        if value := found.get(part, "").strip("_"):
+            attributes[attribute] = value
+    return attributes
+
+
+# Landsat 8 and 9, Collection 2: LC09_L2SP_016030_20240526_20240527_02_T1
+
+_LANDSAT = (
+    rf"L(?P<sensor>[COT])0(?P<unit>[89])_(?P<level>L1TP|L1GT|L1GS|L2SP|L2SR)_(?P<path>\d{{3}})(?P<row>\d{{3}})_"
+    rf"(?P<sensed>\d{{8}})_(?P<processed>\d{{8}})_(?P<collection>02)_(?P<category>RT|T1|T2){_PACKED}"
+)
+_LANDSAT_SENSORS = {"C": "OLI_TIRS", "O": "OLI", "T": "TIRS"}
+_LANDSAT_PATHS, _LANDSAT_ROWS = 233, 248  # of the second Worldwide Reference System
+
+
+def _landsat(found: dict[str, str]) -> Attributes:
+    path, row = int(found["path"]), int(found["row"])
+    sensed, processed = _day(found["sensed"]), _day(found["processed"])
+    if not (1 <= path <= _LANDSAT_PATHS and 1 <= row <= _LANDSAT_ROWS and sensed <= processed):
+        raise ValueError("no such scene")
+    return {
+        "platformShortName": f"LANDSAT-{found['unit']}",
+        "instrumentShortName": _LANDSAT_SENSORS[found["sensor"]],
+        "productType": found["level"],
+        "processingLevel": found["level"][:2],
+        "pathNumber": path,
+        "rowNumber": row,
+        "acquisitionDate": sensed,
+        "processingDate": processed,
+        "baselineCollection": found["collection"],
+        "collectionCategory": found["category"],
+    }
+
+
+def _day(digits: str) -> str:
+    return datetime.strptime(digits, "%Y%m%d").replace(tzinfo=UTC).strftime("%Y-%m-%d")
+
+
 _CONVENTIONS: tuple[tuple[str, Callable[[dict[str, str]], Attributes]], ...] = (
     (_S1, _sentinel1),
     (_S2, _sentinel2),
@@ -193,77 +256,7 @@ _CONVENTIONS: tuple[tuple[str, Callable[[dict[str, str]], Attributes]], ...] = (
     (_S2_PART, _sentinel2),
     (_S3, _sentinel3),
     (_S5P, _sentinel5p),
+    (_S6, _sentinel6),
+    (_S6_FILE, _sentinel6),
+    (_LANDSAT, _landsat),
 )
-
-
-# Manifests (XFDU, as SAFE and SEN3 use it)
-
-_TEXTS = {
-    "familyName": "platformShortName",
-    "number": "platformSerialIdentifier",
-    "pass": "orbitDirection",
-    "productType": "productType",
-    "timeliness": "timeliness",
-    "baselineCollection": "baselineCollection",
-    "productClass": "productClass",
-}
-_TIMES = {"startTime": "beginningDateTime", "stopTime": "endingDateTime"}
-_NUMBERS = {
-    "orbitNumber": "orbitNumber",
-    "relativeOrbitNumber": "relativeOrbitNumber",
-    "cycleNumber": "cycleNumber",
-    "missionDataTakeID": "datatakeID",
-    "instrumentConfigurationID": "instrumentConfigurationID",
-}
-
-
-def attributes_of_manifest(data: bytes) -> Attributes:
-    """What a product's manifest says; whatever is wrong with it, the result is only poorer. Never raises."""
-    from xml.etree.ElementTree import ParseError
-
-    from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
-    from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
-
-    if len(data) > _MAX_MANIFEST_BYTES:
-        return {}
-    try:
-        root = fromstring(data, forbid_dtd=True)
-    except (DefusedXmlException, ParseError, ValueError, LookupError):
-        # LookupError: an encoding nobody knows
-        return {}
-    attributes: Attributes = {}
-    polarisations: list[str] = []
-    for element in root.iter():
-        _take(element, attributes, polarisations)
-    if polarisations:
-        attributes["polarisationChannels"] = "&".join(dict.fromkeys(polarisations))
-    return attributes
-
-
-def _take(element: Element, attributes: Attributes, polarisations: list[str]) -> None:
-    """Keep what *element* says; of several with one name (platform and instrument, start and stop) the first counts."""
-    tag, text = element.tag.rpartition("}")[2], (element.text or "").strip()
-    if not text or len(text) > _MAX_VALUE_CHARACTERS or not text.isprintable():
-        return
-    if tag in _TEXTS:
-        attributes.setdefault(_TEXTS[tag], text.upper() if tag in ("familyName", "pass") else text)
-    elif tag in _TIMES:
-        if time := _zulu(text):
-            attributes.setdefault(_TIMES[tag], time)
-    elif tag in _NUMBERS and text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
-        attributes.setdefault(_NUMBERS[tag], int(text))
-    elif tag == "transmitterReceiverPolarisation" and text in ("HH", "HV", "VV", "VH"):
-        polarisations.append(text)
-    direction = element.get("groundTrackDirection", "")
-    if direction.isalpha():
-        attributes.setdefault("orbitDirection", direction[:_MAX_VALUE_CHARACTERS].upper())
-
-
-def _zulu(text: str) -> str | None:
-    """A manifest's time, which is UTC whether it says so or not, to the millisecond."""
-    try:
-        time = datetime.fromisoformat(text)
-        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
