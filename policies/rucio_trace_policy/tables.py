@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, DateTime, Float, Identity, Index, Integer, MetaData, Table, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -101,6 +101,13 @@ class Tables:
     origins: Table
     rse_names: Table
     rse_guards: Table
+    signed: Table
+    audits: Table
+    audit_rounds: Table
+    audit_work: Table
+    audit_batches: Table
+    breakers: Table
+    alarms: Table
     installations: Table
 
 
@@ -124,6 +131,13 @@ def tables(dialect_name: str) -> Tables:
         origins=_origins(metadata, prefix),
         rse_names=_rse_names(metadata, prefix),
         rse_guards=_rse_guards(metadata, prefix),
+        signed=_signed(metadata, prefix),
+        audits=_audits(metadata, prefix),
+        audit_rounds=_audit_rounds(metadata, prefix),
+        audit_work=_audit_work(metadata, prefix),
+        audit_batches=_audit_batches(metadata, prefix),
+        breakers=_breakers(metadata, prefix),
+        alarms=_alarms(metadata, prefix),
         installations=_installations(metadata, prefix),
     )
 
@@ -291,6 +305,127 @@ def _rse_guards(metadata: MetaData, prefix: str) -> Table:
         Column("rse_id", _text(_RSE), primary_key=True),
         Column("lost_in_a_row", Integer, nullable=False),
         Column("stopped_at", Moment, comment="NULL: signing goes on"),
+    )
+
+
+def _signed(metadata: MetaData, prefix: str) -> Table:
+    """Size and checksums of each product as its origin's trace has them: what Rucio's catalogue is held against."""
+    return _table(
+        f"{prefix}signed",
+        metadata,
+        *_product_key(),
+        Column("bytes", BigInteger, nullable=False),
+        Column("adler32", _text(), comment="NULL: not signed"),
+        Column("md5", _text(), comment="NULL: not signed"),
+    )
+
+
+def _audits(metadata: MetaData, prefix: str) -> Table:
+    """Campaigns: every replica of some RSEs is read anew, in rounds, from the oldest proof on."""
+    return _table(
+        f"{prefix}audits",
+        metadata,
+        Column("id", _Serial, primary_key=True, autoincrement=True),
+        Column("rses", _long_text(), nullable=False, comment="an RSE expression"),
+        Column("sample", Float, nullable=False, comment="the share of an RSE's replicas that a round reads"),
+        Column("bytes", BigInteger, comment="what a round reads of an RSE; NULL: no bound"),
+        Column("every_seconds", Integer, nullable=False, comment="from the begin of a round to the next one's"),
+        Column("started_at", Moment, nullable=False),
+        Column("stopped_at", Moment, comment="NULL: it goes on"),
+        Column("sweep_at", Moment, nullable=False, comment="what was proven since is not read again in this sweep"),
+        Column("round", Integer, nullable=False, comment="0: none has begun"),
+        Column("round_at", Moment, comment="when the round began"),
+        Column("round_ended_at", Moment, comment="NULL: under way"),
+    )
+
+
+def _audit_rounds(metadata: MetaData, prefix: str) -> Table:
+    """What a round took on and found on one RSE."""
+    return _table(
+        f"{prefix}audit_rounds",
+        metadata,
+        Column("audit", _Serial, primary_key=True, autoincrement=False),
+        Column("round", Integer, primary_key=True, autoincrement=False),
+        Column("rse_id", _text(_RSE), primary_key=True),
+        Column("started_at", Moment, nullable=False),
+        Column("ended_at", Moment),
+        Column("replicas", BigInteger, nullable=False, comment="taken on"),
+        Column("bytes", BigInteger, nullable=False, comment="taken on"),
+        Column("good", BigInteger, nullable=False),
+        Column("bad", BigInteger, nullable=False),
+        Column("unread", BigInteger, nullable=False, comment="could not be read, or were gone by then"),
+        Column("bytes_read", BigInteger, nullable=False),
+    )
+
+
+def _audit_work(metadata: MetaData, prefix: str) -> Table:
+    """What the present round of a campaign is to read, and what it found: one row per replica, in `ordinal` order."""
+    return _table(
+        f"{prefix}audit_work",
+        metadata,
+        Column("audit", _Serial, primary_key=True, autoincrement=False),
+        Column("rse_id", _text(_RSE), primary_key=True),
+        Column("scope", _text(_SCOPE), primary_key=True),
+        Column("name", _text(_NAME), primary_key=True),
+        Column("generation", Moment, nullable=False),
+        Column("ordinal", BigInteger, nullable=False, comment="the oldest proof first"),
+        Column("bytes", BigInteger),
+        Column("claimed_by", _text()),
+        Column("claimed_until", Moment),
+        Column("attempts", Integer, nullable=False, server_default="0"),
+        Column("not_before", Moment),
+        Column("last_error", _long_text()),
+        Column("outcome", _text(), comment="NULL: still to be read"),
+        Column("method", _text(), comment="read, or storage"),
+        Column("digest", _text(), comment="ALGORITHM:hex, what was found good"),
+        Column("observed", Moment),
+        Column("batch", _text(), comment="the event whose trace holds the line"),
+        Index(f"{prefix}audit_work_order", "audit", "outcome", "rse_id", "ordinal"),
+    )
+
+
+def _audit_batches(metadata: MetaData, prefix: str) -> Table:
+    """Signed VERIFY statements with their lines, kept before they are sent; gone once all of it is done."""
+    return _table(
+        f"{prefix}audit_batches",
+        metadata,
+        Column("id", _text(), primary_key=True, comment="the event's id"),
+        Column("audit", _Serial, nullable=False),
+        Column("rse_id", _text(_RSE), nullable=False),
+        Column("at", Moment, nullable=False),
+        Column("message", _long_text(), nullable=False, comment="the signed trace"),
+        Column("lines", _long_text(), nullable=False, comment="the list it speaks of"),
+        Column("claimed_by", _text()),
+        Column("claimed_until", Moment),
+        Column("last_error", _long_text()),
+    )
+
+
+def _breakers(metadata: MetaData, prefix: str) -> Table:
+    """How many replicas of an RSE were found bad without a good one between; once open, nothing is declared there."""
+    return _table(
+        f"{prefix}breakers",
+        metadata,
+        Column("rse_id", _text(_RSE), primary_key=True),
+        Column("bad_in_a_row", Integer, nullable=False),
+        Column("opened_at", Moment, comment="NULL: closed"),
+        Column("reason", _long_text()),
+    )
+
+
+def _alarms(metadata: MetaData, prefix: str) -> Table:
+    """What somebody should look at, each kind and subject once: later reports of the same are counted."""
+    return _table(
+        f"{prefix}alarms",
+        metadata,
+        Column("kind", _text(), primary_key=True),
+        Column("subject", _text(), primary_key=True, comment="an RSE, a site"),
+        Column("first_at", Moment, nullable=False),
+        Column("last_at", Moment, nullable=False),
+        Column("count", BigInteger, nullable=False),
+        Column("told_at", Moment, comment="when Rucio's messages last said so"),
+        Column("told", BigInteger, nullable=False, comment="how many of them have been told"),
+        Column("detail", _long_text(), comment="JSON: the latest of them"),
     )
 
 

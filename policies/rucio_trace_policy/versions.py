@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-VERSION = 2  # raise with every change of a trigger's text or a table
+VERSION = 3  # raise with every change of a trigger's text or a table
 
 REPLICAS_TRIGGER = "traceability_replicas"
 LOCKS_TRIGGER = "traceability_locks"
