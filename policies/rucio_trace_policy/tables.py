@@ -329,37 +329,34 @@ def _audits(metadata: MetaData, prefix: str) -> Table:
         Column("rses", _long_text(), nullable=False, comment="an RSE expression"),
         Column("sample", Float, nullable=False, comment="the share of an RSE's replicas that a round reads"),
         Column("bytes", BigInteger, comment="what a round reads of an RSE; NULL: no bound"),
-        Column("every_seconds", Integer, nullable=False, comment="from the begin of a round to the next one's"),
+        Column("every_seconds", Integer, nullable=False, comment="from the begin of an RSE's round to the next one's"),
         Column("started_at", Moment, nullable=False),
         Column("stopped_at", Moment, comment="NULL: it goes on"),
-        Column("sweep_at", Moment, nullable=False, comment="what was proven since is not read again in this sweep"),
-        Column("round", Integer, nullable=False, comment="0: none has begun"),
-        Column("round_at", Moment, comment="when the round began"),
-        Column("round_ended_at", Moment, comment="NULL: under way"),
     )
 
 
 def _audit_rounds(metadata: MetaData, prefix: str) -> Table:
-    """What a round took on and found on one RSE."""
+    """A campaign's rounds on each RSE: what was taken on and, once it has ended, what was found."""
     return _table(
         f"{prefix}audit_rounds",
         metadata,
         Column("audit", _Serial, primary_key=True, autoincrement=False),
-        Column("round", Integer, primary_key=True, autoincrement=False),
         Column("rse_id", _text(_RSE), primary_key=True),
+        Column("round", Integer, primary_key=True, autoincrement=False, comment="from 1"),
+        Column("sweep_at", Moment, nullable=False, comment="what was proven since is not read again in this sweep"),
         Column("started_at", Moment, nullable=False),
-        Column("ended_at", Moment),
+        Column("ended_at", Moment, comment="NULL: under way, its replicas are in audit_work"),
         Column("replicas", BigInteger, nullable=False, comment="taken on"),
         Column("bytes", BigInteger, nullable=False, comment="taken on"),
         Column("good", BigInteger, nullable=False),
-        Column("bad", BigInteger, nullable=False),
-        Column("unread", BigInteger, nullable=False, comment="could not be read, or were gone by then"),
-        Column("bytes_read", BigInteger, nullable=False),
+        Column("bad", BigInteger, nullable=False, comment="other bytes, or not there"),
+        Column("unread", BigInteger, nullable=False, comment="could not be read, or had left Rucio by then"),
+        Column("bytes_read", BigInteger, nullable=False, comment="of those good and bad"),
     )
 
 
 def _audit_work(metadata: MetaData, prefix: str) -> Table:
-    """What the present round of a campaign is to read, and what it found: one row per replica, in `ordinal` order."""
+    """What the present round of a campaign on an RSE is to read, and what it found: a row for each replica."""
     return _table(
         f"{prefix}audit_work",
         metadata,
@@ -375,12 +372,12 @@ def _audit_work(metadata: MetaData, prefix: str) -> Table:
         Column("attempts", Integer, nullable=False, server_default="0"),
         Column("not_before", Moment),
         Column("last_error", _long_text()),
-        Column("outcome", _text(), comment="NULL: still to be read"),
+        Column("outcome", _text(32), comment="NULL: still to be read; good, bad, unread"),
         Column("method", _text(), comment="read, or storage"),
         Column("digest", _text(), comment="ALGORITHM:hex, what was found good"),
         Column("observed", Moment),
         Column("batch", _text(), comment="the event whose trace holds the line"),
-        Index(f"{prefix}audit_work_order", "audit", "outcome", "rse_id", "ordinal"),
+        Index(f"{prefix}audit_work_order", "audit", "rse_id", "outcome", "ordinal"),
     )
 
 
