@@ -376,8 +376,8 @@ def _audit_work(metadata: MetaData, prefix: str) -> Table:
         Column("method", _text(), comment="read, or storage"),
         Column("digest", _text(), comment="ALGORITHM:hex, what was found good"),
         Column("observed", Moment),
-        Column("batch", _text(), comment="the event whose trace holds the line"),
-        Index(f"{prefix}audit_work_order", "audit", "rse_id", "outcome", "ordinal"),
+        Column("batch", _text(64), comment="the event whose trace holds the line"),
+        Index(f"{prefix}audit_work_order", "audit", "rse_id", "outcome", "batch", "ordinal"),
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 from recorder_kit import Kit
+from rucio_trace_daemons import running
 from rucio_trace_daemons.recorder import main as program
 from sqlalchemy import text
 
@@ -110,7 +111,7 @@ def test_a_named_error_is_waited_out_by_the_loop(kit: Kit, here: Rse, monkeypatc
         return kit.stop.is_set()
 
     monkeypatch.setattr(kit.stop, "wait", wait)
-    program._work(recorder, once=False)
+    running._work(program.daemon(recorder), once=False)
     assert kit.events() == [("CREATE", "HERE")]
 
 
@@ -123,7 +124,7 @@ def test_a_bug_ends_the_process(kit: Kit, here: Rse, monkeypatch: pytest.MonkeyP
     kit.rucio.upload(here, "file", b"content")
     monkeypatch.setattr(step, "settle_product", broken)
     with pytest.raises(ZeroDivisionError):
-        program._run_threads(kit.recorder(), once=False)
+        running.run_threads(program.daemon(kit.recorder()), once=False)
 
 
 @pytest.mark.parametrize(

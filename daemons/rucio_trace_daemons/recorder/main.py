@@ -1,9 +1,4 @@
-"""`rucio-trace-recorder`: the daemon, with the habits of Rucio's own.
-
-Every thread has a heartbeat in Rucio's table and does batches until nothing is due, then waits. Named errors (a
-database or the store away, a certificate that ended) are logged and tried again; anything else is a bug: it ends the
-process, and the supervisor starts another.
-"""
+"""`rucio-trace-recorder`: the daemon, with the habits of Rucio's own."""
 
 from __future__ import annotations
 
@@ -20,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rucio_trace import __version__
 from rucio_trace.config import Settings
 from rucio_trace.errors import TraceabilityError
+from rucio_trace_daemons.running import Daemon, run_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +27,6 @@ __all__ = ["main", "run", "stop"]
 EXECUTABLE = "traceability-recorder"
 LOG = logging.getLogger(EXECUTABLE)
 GRACEFUL_STOP = threading.Event()
-# How long a thread whose heartbeat could not be written waits before it begins again.
-RESTART_SECONDS = 5.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,79 +92,15 @@ def run(settings: Settings, *, once: bool = False, **overrides: Any) -> None:
     hooks.check(engine, schema)
     recorder = Recorder.open(settings, options, engine, GRACEFUL_STOP)
     try:
-        _run_threads(recorder, once=once)
+        run_threads(daemon(recorder), once=once)
     finally:
         recorder.close()
 
 
-def _run_threads(recorder: Recorder, *, once: bool) -> None:
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            _work(recorder, once=once)
-        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
-            failures.append(error)
-            GRACEFUL_STOP.set()
-
-    threads = [threading.Thread(target=work, name=f"recorder-{number}") for number in range(recorder.options.threads)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(timeout=1.0)  # so that this thread still receives signals
-    if failures:
-        raise failures[0]
-
-
-def _work(recorder: Recorder, *, once: bool) -> None:
-    """One thread: heartbeats and batches, until stopped."""
-    from rucio.common.exception import DatabaseException
-    from rucio.daemons.common import run_daemon
-    from sqlalchemy.exc import DBAPIError
-
-    worker = recorder.worker()
-    bugs: list[BaseException] = []
-
-    def run_once(heartbeat_handler: Any, activity: str | None) -> bool:
-        recorder_errors = (DatabaseException, DBAPIError, TraceabilityError)
-        try:
-            recorder.follow()
-            while worker.step() and not recorder.stop.is_set():
-                heartbeat_handler.live()
-                recorder.follow()
-        except recorder_errors as error:
-            if recorder.stop.is_set():
-                return True  # giving up is what it was asked for
-            if once:
-                raise
-            LOG.error("waiting %s: %s", type(error).__name__, str(error).splitlines()[0])
-        except Exception as error:
-            # Rucio's loop would log a bug and go on; a supervisor should rather begin afresh.
-            bugs.append(error)
-            recorder.stop.set()
-            raise
-        return True
-
-    while not recorder.stop.is_set():
-        try:
-            run_daemon(
-                once=once,
-                graceful_stop=recorder.stop,
-                executable=EXECUTABLE,
-                partition_wait_time=0,
-                sleep_time=max(2, int(recorder.options.sleep.total_seconds())),
-                run_once_fnc=run_once,
-            )
-        except (DatabaseException, DBAPIError) as error:
-            if once:
-                raise
-            LOG.error("heartbeat-lost %s", str(error).splitlines()[0])
-            recorder.stop.wait(RESTART_SECONDS)
-        if once:
-            break
-    if bugs:
-        raise bugs[0]
+def daemon(recorder: Recorder) -> Daemon:
+    """How *recorder* runs."""
+    options = recorder.options
+    return Daemon(EXECUTABLE, options.threads, options.sleep, recorder.stop, recorder.follow, recorder.worker)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from rucio.common.exception import InvalidRSEExpression
-from rucio.core.rse_expression_parser import parse_expression
-from rucio.db.sqla.constants import DatabaseOperationType
-from rucio.db.sqla.session import db_session
 from rucio_trace_policy.causes import PRUNE_ROWS, prune
 from rucio_trace_policy.database import writing
 
 from rucio_trace.configured import open_store
-from rucio_trace.errors import ConfigurationError
 from rucio_trace.watched import Trusted
+from rucio_trace_daemons.chosen import Chosen
 from rucio_trace_daemons.keys import Keys
 from rucio_trace_daemons.recorder.before import Origins
 from rucio_trace_daemons.recorder.compose import Composer
@@ -47,35 +43,8 @@ __all__ = ["Recorder"]
 
 LOG = logging.getLogger("traceability-recorder")
 
-# RSEs that come to match `recorder.rses`, and files of trust that change, are followed within this time.
-FOLLOW_SECONDS = 60.0
 # How often notes that explain deletions are looked through for those a later one has made useless.
 PRUNE_SECONDS = 3600.0
-
-
-class _Chosen:
-    """The ids of the RSEs this recorder looks at; None for all."""
-
-    def __init__(self, expression: str) -> None:
-        self._expression, self._lock = expression, threading.Lock()
-        self._until, self._ids = 0.0, set[str]()
-
-    def __call__(self) -> set[str] | None:
-        if self._expression.strip() == "*":
-            return None
-        with self._lock:
-            if time.monotonic() > self._until:
-                self._ids = _matching(self._expression)
-                self._until = time.monotonic() + FOLLOW_SECONDS
-            return self._ids
-
-
-def _matching(expression: str) -> set[str]:
-    try:
-        with db_session(DatabaseOperationType.READ) as session:
-            return {rse["id"] for rse in parse_expression(expression, session=session)}
-    except InvalidRSEExpression as error:
-        raise ConfigurationError("recorder.rses", expected="RSEs, as an RSE expression", found=str(error)) from error
 
 
 @dataclass(slots=True)
@@ -114,7 +83,7 @@ class Recorder:
             Rses(engine),
             names,
             trust,
-            _Chosen(options.rses),
+            Chosen("recorder.rses", options.rses),
             stop,
         )
 
