@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import SandboxError, ServerError
@@ -20,11 +22,10 @@ from .processes import Server, first_user, free_port, give, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from .tls import LoopbackTls
 
-__all__ = ["XRootD"]
+__all__ = ["XRootD", "strong_checksums"]
 
 _ATTEMPTS = 5
 _CHECKSUMS = "max 2 adler32 crc32c md5"
@@ -48,6 +49,12 @@ xrd.tls {folder}/host.pem {folder}/host.key
 xrd.tlsca noverify
 xrd.protocol http:{port} libXrdHttp.so
 """
+
+
+def strong_checksums(folder: Path) -> str:
+    """The `checksums` of a server in *folder* that reads each file anew: ADLER32 for Rucio, BLAKE3 for the recorder."""
+    program = Path(sys.executable).with_name("rucio-trace-xrootd-cks")
+    return f"max 8 adler32 blake3 {program} --localroot {folder}/data"
 
 
 class XRootD:
