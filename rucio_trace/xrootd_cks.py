@@ -213,3 +213,7 @@ def _digest(algorithm: str, blocks: Iterable[memoryview]) -> str:
         for block in blocks:
             digests.update(block)
         return digests.finish().hashes[name]
+
+
+if __name__ == "__main__":
+    main()

@@ -12,9 +12,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
-import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import SandboxError, ServerError
@@ -22,10 +20,14 @@ from .processes import Server, first_user, free_port, give, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from .tls import LoopbackTls
 
-__all__ = ["XRootD", "strong_checksums"]
+__all__ = ["ACCOUNTS", "XRootD"]
+
+ACCOUNTS = ("xrootd", "nobody")
+"""Whom a server may run as, started by root."""
 
 _ATTEMPTS = 5
 _CHECKSUMS = "max 2 adler32 crc32c md5"
@@ -49,12 +51,6 @@ xrd.tls {folder}/host.pem {folder}/host.key
 xrd.tlsca noverify
 xrd.protocol http:{port} libXrdHttp.so
 """
-
-
-def strong_checksums(folder: Path) -> str:
-    """The `checksums` of a server in *folder* that reads each file anew: ADLER32 for Rucio, BLAKE3 for the recorder."""
-    program = Path(sys.executable).with_name("rucio-trace-xrootd-cks")
-    return f"max 8 adler32 blake3 {program} --localroot {folder}/data"
 
 
 class XRootD:
@@ -81,7 +77,7 @@ class XRootD:
         """
         if len(str(folder)) > _MAX_FOLDER_LENGTH:
             raise SandboxError(f"{folder}: too long for XRootD's sockets; use one of {_MAX_FOLDER_LENGTH} characters")
-        user = first_user("xrootd", "nobody")
+        user = first_user(*ACCOUNTS)
         for made in (folder / "data", folder / "admin"):
             made.mkdir(parents=True, exist_ok=True)
         (folder / "authdb").write_text(f"h {socket.gethostbyaddr('127.0.0.1')[0]} / a\n")
