@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
     from .tls import LoopbackTls
 
-__all__ = ["XRootD"]
+__all__ = ["ACCOUNTS", "XRootD"]
+
+ACCOUNTS = ("xrootd", "nobody")
+"""Whom a server may run as, started by root."""
 
 _ATTEMPTS = 5
 _CHECKSUMS = "max 2 adler32 crc32c md5"
@@ -74,7 +77,7 @@ class XRootD:
         """
         if len(str(folder)) > _MAX_FOLDER_LENGTH:
             raise SandboxError(f"{folder}: too long for XRootD's sockets; use one of {_MAX_FOLDER_LENGTH} characters")
-        user = first_user("xrootd", "nobody")
+        user = first_user(*ACCOUNTS)
         for made in (folder / "data", folder / "admin"):
             made.mkdir(parents=True, exist_ok=True)
         (folder / "authdb").write_text(f"h {socket.gethostbyaddr('127.0.0.1')[0]} / a\n")

@@ -10,9 +10,12 @@ import ctypes
 import os
 import queue
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from rucio_trace.errors import Malformed
+from rucio_trace.trace import parse_time
 from rucio_trace_daemons.readers.base import StorageDigest
 from rucio_trace_daemons.storage_errors import NotFound, Refused, ShortRead, Unavailable
 
@@ -34,6 +37,8 @@ AHEAD = 3
 REQUEST_SECONDS = 60
 # It reads the whole file first, of some hundreds of GB perhaps.
 DIGEST_SECONDS = 3600
+# What two hosts with a time service never differ by.
+CLOCKS_APART = timedelta(minutes=1)
 # XRootD's own defaults let one dead server hold a worker for half an hour.
 _IMPATIENCE = {
     "ConnectionWindow": 10,
@@ -104,6 +109,7 @@ class XRootDReader:
     def digest(self, what: str, url: str, algorithms: Sequence[str]) -> StorageDigest | None:
         """The server's answer to a checksum query: one it is configured to give, by the names it was given."""
         file, names = _client().URL(url), {name.lower(): name for name in algorithms}
+        asked_at = datetime.now(UTC)
         for asked in names:
             question = f"{file.path}?cks.type={asked}"
             status, answer = _client().FileSystem(file.hostid).query(_checksum(), question, timeout=DIGEST_SECONDS)
@@ -114,9 +120,24 @@ class XRootDReader:
                 continue  # no such digest there, or its program failed: a refusal looks the same
             said, _, rest = answer.decode("ascii", "replace").partition(" ")
             if said in names:  # a program may give one kind, whatever it is asked for
-                value = rest.rstrip("\0").strip().partition(" ")[0].lower()
-                return StorageDigest(names[said], value, True, "checksum query")
+                value, *more = rest.rstrip("\0").split() or [""]
+                return StorageDigest(names[said], value.lower(), _is_fresh(more, asked_at), "checksum query")
         return None
+
+
+def _is_fresh(words: Sequence[str], asked_at: datetime) -> bool:
+    """Whether a program that says when it began to read (`read=…`) began after it was asked.
+
+    XRootD may give the answer to an earlier question: one of the same file that is still being answered, or whose
+    client has not fetched its answer.
+    """
+    said = next((word.partition("=")[2] for word in words if word.startswith("read=")), None)
+    if said is None:
+        return True
+    try:
+        return asked_at - CLOCKS_APART <= parse_time(said) <= datetime.now(UTC) + CLOCKS_APART
+    except Malformed:
+        return False
 
 
 def _checksum() -> Any:

@@ -149,7 +149,10 @@ class Prover:
             answer = self.storage.digest(replica, wanted, watch)
         except (NotFound, Refused, Unavailable):  # it is read, and what that finds is said
             return None
-        if answer is None or not answer.fresh or answer.algorithm not in wanted:
+        if answer is None or answer.algorithm not in wanted:
+            return None
+        if not answer.fresh:
+            LOG.warning("storage-digest-old replica=%s source=%s: it is read", replica, answer.source)
             return None
         if answer.value != known[answer.algorithm]:
             LOG.warning("storage-digest-differs replica=%s algorithm=%s: it is read", replica, answer.algorithm)
