@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from rucio_trace.identity import Trust
     from rucio_trace.store import Store
 
-__all__ = ["load_trust", "open_store", "read_file", "read_secret"]
+__all__ = ["load_trust", "open_store", "read_accounts_key", "read_file", "read_secret"]
+
+_MIN_ACCOUNTS_KEY = 16  # 128 bits, else accounts could be guessed back
 
 
 def read_file(path: Path, *, most: int = -1) -> bytes:
@@ -34,6 +36,18 @@ def read_file(path: Path, *, most: int = -1) -> bytes:
 def read_secret(path: Path | None) -> bytes | None:
     """The secret that the file at *path* holds, without the line's end an editor leaves."""
     return None if path is None else read_file(path).strip(b"\r\n")
+
+
+def read_accounts_key(path: Path) -> bytes:
+    """The site's secret for pseudonyms.
+
+    Raises:
+        ConfigurationError: it cannot be read, or could be guessed.
+    """
+    key = read_file(path).strip()
+    if len(key) < _MIN_ACCOUNTS_KEY:
+        raise ConfigurationError(str(path), expected=f"at least {_MIN_ACCOUNTS_KEY} bytes", found=f"{len(key)}")
+    return key
 
 
 def open_store(settings: Settings, *, migrate: bool) -> Store:
