@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
     from rucio_trace.config import Settings
     from rucio_trace.config import Trust as TrustSettings
+    from rucio_trace.envelope import Signer
     from rucio_trace.identity import Trust
     from rucio_trace.store import Store
 
-__all__ = ["load_trust", "open_store", "read_accounts_key", "read_file", "read_secret"]
+__all__ = ["load_signer", "load_trust", "open_store", "read_accounts_key", "read_file", "read_secret"]
 
 _MIN_ACCOUNTS_KEY = 16  # 128 bits, else accounts could be guessed back
 
@@ -64,6 +65,17 @@ def open_store(settings: Settings, *, migrate: bool) -> Store:
         raise ConfigurationError(f"{where}: store.url", expected="the URL of a trace store", found="none")
     password = read_secret(settings.store.password_file)
     return Store.open(settings.store.url, password=password.decode() if password else None, migrate=migrate)
+
+
+def load_signer(key: Path, certificate: Path, password_file: Path | None) -> Signer:
+    """The key at *key*, with its certificate and those that vouch for it.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or they do not belong together.
+    """
+    from rucio_trace.envelope import Signer
+
+    return Signer.load(read_file(key), read_file(certificate), read_secret(password_file))
 
 
 def load_trust(settings: TrustSettings, read: Callable[[Path], bytes] = read_file) -> Trust | None:

@@ -45,6 +45,8 @@ COMMANDS = {
     "check": "Check products against the manifests in them.",
     "history": "Show the life of a product.",
     "who": "Tell who caused each copy and each deletion of a product.",
+    "obsolete": "Say that a product should not be used any more, or take that back.",
+    "revoke": "Withdraw a trace, or take a withdrawal back.",
     "search": "Find traces in the store.",
     "lineage": "Show what a product was made from, or what was made from it.",
     "import": "Take in traces that come with products from elsewhere.",

@@ -59,19 +59,27 @@ class Believed:
     refusals: Mapping[int, str]
     withdrawn: Mapping[int, Trace]
 
+    @property
+    def standing(self) -> list[Stored]:
+        return [stored for stored in self.counting if stored.position not in self.withdrawn]
+
 
 def believed(history: Sequence[Stored], trust: Trust | None, *, allow_stale_crl: bool) -> Believed:
-    """What of *history* counts for those who trust *trust*, now; for those who trust nobody, what the store took."""
+    """What of *history*, of one product or of a file in no Rucio, counts for those who trust *trust*, now.
+
+    Without *trust* it is what the store took.
+    """
     refusals: dict[int, str] = {}
     if trust is not None:
         evidence = [Evidence(stored.trace, stored.registered_at) for stored in history]
         checked = check_evidence(evidence, trust, datetime.now(UTC), allow_stale_crl=allow_stale_crl)
         accepted = {id(found.trace) for found in checked.accepted}
-        why = {id(refused.trace): "; ".join(map(str, refused.faults)) for refused in checked.refused}
+        why = {id(refused.trace): "; ".join(fault.told for fault in refused.faults) for refused in checked.refused}
         refusals = {s.position: why.get(id(s.trace), "") for s in history if id(s.trace) not in accepted}
     counting = [stored for stored in history if stored.position not in refusals]
-    own = [s.trace for s in counting if s.trace.statement.product is not None]
-    of_product = {id(trace) for trace in (*own, *join(own, (s.trace for s in counting)))}
-    counting = [stored for stored in counting if id(stored.trace) in of_product]
+    if any(stored.trace.statement.product is not None for stored in history):
+        own = [s.trace for s in counting if s.trace.statement.product is not None]
+        of_product = {id(trace) for trace in (*own, *join(own, (s.trace for s in counting)))}
+        counting = [stored for stored in counting if id(stored.trace) in of_product]
     by = {id(trace): revoke for trace, revoke in standing([s.trace for s in counting], speaker)[1]}
     return Believed(counting, refusals, {s.position: by[id(s.trace)] for s in counting if id(s.trace) in by})
