@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
     from rucio_trace.config import Settings
     from rucio_trace.config import Trust as TrustSettings
+    from rucio_trace.envelope import Signer
     from rucio_trace.identity import Trust
     from rucio_trace.store import Store
 
-__all__ = ["load_trust", "open_store", "read_file", "read_secret"]
+__all__ = ["load_signer", "load_trust", "open_store", "read_accounts_key", "read_file", "read_secret"]
+
+_MIN_ACCOUNTS_KEY = 16  # 128 bits, else accounts could be guessed back
 
 
 def read_file(path: Path, *, most: int = -1) -> bytes:
@@ -36,6 +39,18 @@ def read_secret(path: Path | None) -> bytes | None:
     return None if path is None else read_file(path).strip(b"\r\n")
 
 
+def read_accounts_key(path: Path) -> bytes:
+    """The site's secret for pseudonyms.
+
+    Raises:
+        ConfigurationError: it cannot be read, or could be guessed.
+    """
+    key = read_file(path).strip()
+    if len(key) < _MIN_ACCOUNTS_KEY:
+        raise ConfigurationError(str(path), expected=f"at least {_MIN_ACCOUNTS_KEY} bytes", found=f"{len(key)}")
+    return key
+
+
 def open_store(settings: Settings, *, migrate: bool) -> Store:
     """The store that the settings name.
 
@@ -50,6 +65,17 @@ def open_store(settings: Settings, *, migrate: bool) -> Store:
         raise ConfigurationError(f"{where}: store.url", expected="the URL of a trace store", found="none")
     password = read_secret(settings.store.password_file)
     return Store.open(settings.store.url, password=password.decode() if password else None, migrate=migrate)
+
+
+def load_signer(key: Path, certificate: Path, password_file: Path | None) -> Signer:
+    """The key at *key*, with its certificate and those that vouch for it.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or they do not belong together.
+    """
+    from rucio_trace.envelope import Signer
+
+    return Signer.load(read_file(key), read_file(certificate), read_secret(password_file))
 
 
 def load_trust(settings: TrustSettings, read: Callable[[Path], bytes] = read_file) -> Trust | None:

@@ -23,13 +23,13 @@ from rucio_trace.joining import join
 from rucio_trace.statement import STRONG, Event, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rucio_trace.envelope import Trace
     from rucio_trace.statement import Statement
     from rucio_trace.store.records import Stored
 
-__all__ = ["ProductStatus", "ReplicaStatus", "State", "Status", "product_status", "speaker"]
+__all__ = ["Left", "ProductStatus", "ReplicaStatus", "State", "Status", "left_after", "product_status", "speaker"]
 
 
 class Status(StrEnum):
@@ -98,19 +98,65 @@ def product_status(history: Sequence[Stored], replica_key: Callable[[str], str])
     Raises:
         ValueError: traces of several products, or of none.
     """
-    own = [stored.trace for stored in history if stored.trace.statement.product is not None]
-    if len({trace.statement.product for trace in own}) != 1 and history:
-        raise ValueError("a status is that of one product")
-    judged = history_of([*own, *join(own, (stored.trace for stored in history))], speaker)
-    standing = {id(trace) for trace in judged.traces}
-    counting = [stored for stored in _in_order(history) if id(stored.trace) in standing]
-    replicas = _replicas(counting, judged.origin, replica_key)
+    judged, counting = _judged(history)
+    replicas: dict[str, ReplicaStatus] = {}
+    for _ in _life(counting, judged.origin, replica_key, replicas):
+        pass
     return ProductStatus(
         status=_status(judged, replicas),
         origin=next((stored for stored in counting if stored.trace is judged.origin), None),
         replicas=replicas,
         position=max((stored.position for stored in history), default=0),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The copies of a product just after one of them went, was lost or turned out corrupt, as far as traces tell.
+
+    `waiting` are copies whose bytes nobody has read. `last`: the one that went may have been good, and none of those
+    that are left can be.
+    """
+
+    proven: int
+    waiting: int
+    last: bool
+
+
+def left_after(history: Sequence[Stored], replica_key: Callable[[str], str]) -> dict[int, Left]:
+    """What each DELETE, LOST and CORRUPT that stands left of the one product of *history*, by its position.
+
+    Copies are held against the origin as it is known today. Raises what `product_status` does.
+    """
+    judged, counting = _judged(history)
+    replicas: dict[str, ReplicaStatus] = {}
+    was: dict[str, State] = {}
+    found: dict[int, Left] = {}
+    for stored in _life(counting, judged.origin, replica_key, replicas):
+        statement = stored.trace.statement
+        if statement.rse is None:
+            continue
+        key = replica_key(statement.rse)
+        # of a replica that nobody had looked at, its deletion alone says that Rucio took it for good
+        before = was.pop(key, State.WAITING if statement.event is Event.DELETE else State.LOST)
+        if statement.event in _ENDS:
+            states = [replica.state for replica in replicas.values()]
+            proven, waiting = states.count(State.PROVEN), states.count(State.WAITING)
+            last = before in (State.PROVEN, State.WAITING) and not proven + waiting
+            found[stored.position] = Left(proven, waiting, last)
+        if key in replicas:
+            was[key] = replicas[key].state
+    return found
+
+
+def _judged(history: Sequence[Stored]) -> tuple[History, list[Stored]]:
+    """What the traces of one product, and those that joined it, amount to; those that stand, in order."""
+    own = [stored.trace for stored in history if stored.trace.statement.product is not None]
+    if len({trace.statement.product for trace in own}) != 1 and history:
+        raise ValueError("a status is that of one product")
+    judged = history_of([*own, *join(own, (stored.trace for stored in history))], speaker)
+    standing = {id(trace) for trace in judged.traces}
+    return judged, [stored for stored in _in_order(history) if id(stored.trace) in standing]
 
 
 def speaker(trace: Trace) -> str:
@@ -142,6 +188,7 @@ def _time(statement: Statement) -> datetime:
 
 
 _GOOD: Final = frozenset({Event.CREATE, Event.COPY, Event.VERIFY})
+_ENDS: Final = frozenset({Event.DELETE, Event.LOST, Event.CORRUPT})
 _ARRIVALS: Final = frozenset({Event.CREATE, Event.COPY})
 _PROOFS: Final = frozenset({"read", "storage"})
 
@@ -151,23 +198,25 @@ def _proves(statement: Statement) -> bool:
     return statement.event in _GOOD and statement.rse is not None and statement.method in _PROOFS
 
 
-def _replicas(
-    counting: Iterable[Stored], origin: Trace | None, replica_key: Callable[[str], str]
-) -> dict[str, ReplicaStatus]:
-    replicas: dict[str, ReplicaStatus] = {}
+def _life(
+    counting: Iterable[Stored],
+    origin: Trace | None,
+    replica_key: Callable[[str], str],
+    replicas: dict[str, ReplicaStatus],
+) -> Iterator[Stored]:
+    """Each of *counting*, once what it did to *replicas* (empty to begin with) is done."""
     deleted: set[str] = set()
     for stored in counting:
         statement = stored.trace.statement
-        if statement.rse is None:
-            continue
-        key = replica_key(statement.rse)
-        if statement.event is Event.DELETE:
-            deleted.add(key)
-            replicas.pop(key, None)
-        elif statement.event in _ARRIVALS or key not in deleted:  # a late look at a deleted replica revives nothing
-            deleted.discard(key)
-            replicas[key] = _after(replicas.get(key), stored, origin)
-    return replicas
+        if statement.rse is not None:
+            key = replica_key(statement.rse)
+            if statement.event is Event.DELETE:
+                deleted.add(key)
+                replicas.pop(key, None)
+            elif statement.event in _ARRIVALS or key not in deleted:  # a late look at a deleted one revives nothing
+                deleted.discard(key)
+                replicas[key] = _after(replicas.get(key), stored, origin)
+        yield stored
 
 
 def _after(before: ReplicaStatus | None, stored: Stored, origin: Trace | None) -> ReplicaStatus:

@@ -108,6 +108,7 @@ class Tables:
     audit_batches: Table
     breakers: Table
     alarms: Table
+    followed: Table
     installations: Table
 
 
@@ -138,6 +139,7 @@ def tables(dialect_name: str) -> Tables:
         audit_batches=_audit_batches(metadata, prefix),
         breakers=_breakers(metadata, prefix),
         alarms=_alarms(metadata, prefix),
+        followed=_followed(metadata, prefix),
         installations=_installations(metadata, prefix),
     )
 
@@ -423,6 +425,16 @@ def _alarms(metadata: MetaData, prefix: str) -> Table:
         Column("told_at", Moment, comment="when Rucio's messages last said so"),
         Column("told", BigInteger, nullable=False, comment="how many of them have been told"),
         Column("detail", _long_text(), comment="JSON: the latest of them"),
+    )
+
+
+def _followed(metadata: MetaData, prefix: str) -> Table:
+    """How far the store's traces that speak of whole products are shown in Rucio: one row."""
+    return _table(
+        f"{prefix}followed",
+        metadata,
+        Column("one", Integer, primary_key=True, autoincrement=False),
+        Column("position", BigInteger, nullable=False),
     )
 
 

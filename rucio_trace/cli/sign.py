@@ -13,9 +13,9 @@ from rucio_trace.cli import settings_of
 from rucio_trace.cli.files import for_each_file, progress_over
 from rucio_trace.cli.inputs import input_option
 from rucio_trace.cli.terminal import json_line, printable, say, utc_moment
-from rucio_trace.configured import read_file, read_secret
+from rucio_trace.configured import load_signer
 from rucio_trace.digest import digest_file
-from rucio_trace.envelope import Signer, Trace, to_json
+from rucio_trace.envelope import Trace, to_json
 from rucio_trace.envelope import sign as sign_statement
 from rucio_trace.producer.declare import OwnInput
 from rucio_trace.products import attributes_of
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rucio_trace.archive import ArchiveDigests, ArchiveLimits
+    from rucio_trace.envelope import Signer
 
 __all__ = ["sign"]
 
@@ -102,8 +103,7 @@ def sign(ctx: click.Context, /, files: tuple[Path, ...], **options: Any) -> None
 
 def _order(ctx: click.Context, files: tuple[Path, ...], options: dict[str, Any]) -> _Order:
     settings = settings_of(ctx)
-    password = read_secret(options["key_password_file"])
-    signer = Signer.load(read_file(options["key"]), read_file(options["cert"]), password)
+    signer = load_signer(options["key"], options["cert"], options["key_password_file"])
     event = Event(options["event"])
     if options["did"] and len(files) > 1:
         raise click.UsageError("--did names one product: give one file")

@@ -92,8 +92,7 @@ def _upload(paths: tuple[str, ...], options: dict[str, Any], declarations: Decla
 
 
 def _producer(ctx: click.Context, options: dict[str, Any]) -> Producer:
-    from rucio_trace.configured import read_file, read_secret
-    from rucio_trace.envelope import Signer
+    from rucio_trace.configured import load_signer
     from rucio_trace.producer import Producer
 
     settings = settings_of(ctx)
@@ -103,8 +102,7 @@ def _producer(ctx: click.Context, options: dict[str, Any]) -> Producer:
         raise ConfigurationError(
             "the producer's key and certificate", expected="both", found="none", hint="--key and --cert, or [producer]"
         )
-    password = read_secret(options["key_password_file"] or ours.key_password_file)
-    signer = Signer.load(read_file(key), read_file(certificate), password)
+    signer = load_signer(key, certificate, options["key_password_file"] or ours.key_password_file)
     limits = None
     if ours.contents if options["contents"] is None else options["contents"]:
         from rucio_trace.archive import ArchiveLimits

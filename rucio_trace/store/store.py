@@ -18,6 +18,7 @@ from rucio_trace.store.lineage import StoredRecords
 from rucio_trace.store.register import Rules, register
 from rucio_trace.store.search import Filters, search
 from rucio_trace.store.tables import head, indexable, traces
+from rucio_trace.trace import Event
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from rucio_trace.status import Status
     from rucio_trace.store.read import MayJoin
     from rucio_trace.store.records import Registration, Stored
-    from rucio_trace.trace import Event, ProductKey
+    from rucio_trace.trace import ProductKey
     from rucio_trace.verify import Evidence
 
 __all__ = ["Store"]
@@ -116,6 +117,16 @@ class Store:
         """The *limit* traces that follow *position*: what a reader asks to miss none."""
         with self._database.reading() as connection:
             return self._reader.read(connection, traces.c.position > position, limit=limit)
+
+    def of_products_since(self, position: int, limit: int = 1_000) -> list[Stored]:
+        """Those of the traces that follow *position* by which others can change the status of a product in Rucio.
+
+        They speak of a whole product: its declared CREATE, OBSOLETE and REVOKE, and OBSOLETE and REVOKE of files in no
+        Rucio, which may have joined one. An index serves this: traces of replicas are not looked at.
+        """
+        corrections = traces.c.event.in_((str(Event.OBSOLETE), str(Event.REVOKE)))
+        condition = (traces.c.position > position) & traces.c.rse.is_(None) & (traces.c.did.is_not(None) | corrections)
+        return self._read(condition, limit)
 
     def product(
         self, keys: Collection[ProductKey], may_join: MayJoin = lambda _stored, _scope: True

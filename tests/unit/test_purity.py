@@ -7,13 +7,13 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent.parent / "rucio_trace"
 PURE = tuple(
-    """certificates chains checking envelope errors faults fields history identity joining keys lineage matching paths
-    product_digest revocation statement status strictjson trace unpacked verify exchange/cdse
+    """accounts certificates chains checking envelope errors faults fields history identity joining keys lineage
+    matching paths product_digest revocation statement status strictjson trace unpacked verify exchange/cdse
     exchange/incoming exchange/prov""".split()  # noqa: SIM905 - forty words read better so
 )
 ALLOWED = frozenset(
     """__future__ base64 binascii blake3 collections cryptography dataclasses datetime difflib enum functools hashlib
-    json math re secrets tomllib typing uuid""".split()  # noqa: SIM905
+    hmac json math re secrets tomllib typing uuid""".split()  # noqa: SIM905
 )
 OURS = frozenset(f"rucio_trace.{module}" for module in PURE)
 # names that read a clock or a file, whatever they are called on

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from samples import HOUR, START, product, stored, unsigned
 
 from rucio_trace.statement import Event
-from rucio_trace.status import ProductStatus, State, Status, product_status
+from rucio_trace.status import ProductStatus, State, Status, left_after, product_status
 
 if TYPE_CHECKING:
     import random
@@ -297,3 +297,43 @@ def test_a_status_fits_its_replicas(history: Sequence[Stored]) -> None:
         assert not {State.PROVEN, State.WAITING} & set(states)
     if status.status is Status.PENDING:
         assert not status.proven
+
+
+def left(story: Story) -> list[tuple[int, int, bool]]:
+    return [(found.proven, found.waiting, found.last) for _, found in sorted(left_after(story.history, str).items())]
+
+
+def test_what_was_left_is_told_of_each_copy_that_went(story: Story) -> None:
+    story.then(Event.CREATE)
+    story.then(Event.COPY, "RSE-B")
+    story.then(Event.CORRUPT, "RSE-B")
+    story.then(Event.DELETE, "RSE-A")
+    story.then(Event.DELETE, "RSE-B")  # which was not good any more
+    assert left(story) == [(1, 0, False), (0, 0, True), (0, 0, False)]
+
+
+def test_a_copy_that_nobody_has_read_may_still_be_good(story: Story) -> None:
+    story.then(Event.CREATE)
+    story.then(Event.COPY, "TAPE", method="none", observed=None)
+    story.then(Event.LOST)
+    story.then(Event.DELETE, "TAPE")
+    assert left(story) == [(0, 1, False), (0, 0, True)]
+
+
+def test_the_deletion_of_a_copy_nobody_had_looked_at_may_be_that_of_the_last(story: Story) -> None:
+    story.then(Event.DELETE, "RSE-B", unobserved=True, method=None)
+    assert left(story) == [(0, 0, True)]
+
+
+def test_a_copy_that_came_corrupt_was_never_the_last(story: Story) -> None:
+    story.then(Event.CORRUPT)
+    assert left(story) == [(0, 0, False)]
+
+
+def test_a_withdrawn_deletion_left_everything(story: Story) -> None:
+    story.then(Event.CREATE)
+    wrong = story.then(Event.DELETE)
+    undo = story.revoke(wrong)
+    assert left(story) == []
+    story.revoke(undo)
+    assert left(story) == [(0, 0, True)]

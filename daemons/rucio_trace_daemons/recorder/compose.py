@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rucio.common.types import InternalAccount
 
+from rucio_trace.accounts import pseudonym
 from rucio_trace.errors import Undecided
 from rucio_trace.products import attributes_of
 from rucio_trace.trace import Cause, Event, Found, Service, Statement, base_name, format_time, new_salt
@@ -144,8 +143,7 @@ class Composer:
         name = str(InternalAccount(internal, from_external=False).external)
         if self.options.accounts == "keep":
             return name
-        digest = hmac.new(self.options.accounts_key, name.encode(), hashlib.sha256).hexdigest()
-        return f"hmac-sha256:{digest[:32]}"
+        return pseudonym(self.options.accounts_key, name)
 
     def _service(self) -> Service | None:
         service = self.options.service

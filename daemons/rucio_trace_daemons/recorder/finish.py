@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from rucio_trace.trace import ProductKey
     from rucio_trace_daemons.recorder.rows import Fate, Row
 
-__all__ = ["Names", "Snapshot", "count_outcomes", "snapshot", "write_snapshots"]
+__all__ = ["Key", "Names", "Snapshot", "count_outcomes", "snapshot", "write_snapshots"]
 
 # A product as our tables key it: scope and name as Rucio keeps them, and the begin of the generation.
 Key = tuple[str, str, "datetime"]
+
+_NONE = -1  # before any position of a store
 
 
 class Names:
@@ -102,27 +104,43 @@ def write_snapshots(connection: Connection, snapshots: Sequence[Snapshot]) -> No
     if not snapshots:
         return
     ours = tables(connection.dialect.name)
-    positions = _positions(connection, ours.products, [s.key for s in snapshots])
     living = alive(connection, {(s.key[0], s.key[1]) for s in snapshots})
     gone = {s.key for s in snapshots if living.get((s.key[0], s.key[1])) != s.key[2]}
-    newer = [s for s in snapshots if s.key not in gone and positions.get(s.key, -1) <= s.status.position]
+    positions = _lock(connection, ours.products, [s for s in snapshots if s.key not in gone])
+    newer = [s for s in snapshots if s.key not in gone and positions.get(s.key, _NONE) <= s.status.position]
+    _forget(connection, ours.products, list(gone))
     # Replicas that were deleted are in no snapshot: all of the product's rows make way for the new ones.
-    for table in (ours.replicas, ours.products):
-        _forget(connection, table, [*gone, *(s.key for s in newer)])
-    products = [_product_row(s) for s in newer]
+    _forget(connection, ours.replicas, [*gone, *(s.key for s in newer)])
+    if newer:
+        # A row that others wait for is changed and never replaced: they would find it gone, and not see the new one.
+        columns = [c.name for c in ours.products.c if not c.primary_key]
+        rows = [_product_row(s) for s in newer]
+        upsert(connection, ours.products, rows, lambda new: {name: new[name] for name in columns})
     replicas = [row for s in newer for row in _replica_rows(s)]
-    for table, values in ((ours.products, products), (ours.replicas, replicas)):
-        if values:
-            connection.execute(table.insert(), values)
+    if replicas:
+        connection.execute(ours.replicas.insert(), replicas)
+
+
+def _lock(connection: Connection, products: Table, snapshots: Sequence[Snapshot]) -> dict[Key, int]:
+    """The position each product's row was computed from; locked, so that nobody writes an older one after us.
+
+    Where there is no row one is made first: what is not there cannot be locked.
+    """
+    positions = _positions(connection, products, [s.key for s in snapshots])
+    missing = sorted((s for s in snapshots if s.key not in positions), key=lambda s: s.key)
+    if missing:
+        upsert(connection, products, [_product_row(s) | {"position": _NONE} for s in missing])
+        positions |= _positions(connection, products, [s.key for s in missing])
+    return positions
 
 
 def _positions(connection: Connection, products: Table, keys: Sequence[Key]) -> dict[Key, int]:
-    """The position each product's row was computed from; locked, so that nobody writes an older one after us."""
+    if not keys:
+        return {}
     c = products.c
-    query = (
-        select(c.scope, c.name, c.generation, c.position).where(_among(connection, products, keys)).with_for_update()
-    )
-    return {(row.scope, row.name, row.generation): row.position or 0 for row in connection.execute(query)}
+    query = select(c.scope, c.name, c.generation, c.position).where(_among(connection, products, keys))
+    rows = connection.execute(query.order_by(c.scope, c.name, c.generation).with_for_update())
+    return {(row.scope, row.name, row.generation): row.position or 0 for row in rows}
 
 
 def _forget(connection: Connection, table: Table, keys: Sequence[Key]) -> None:

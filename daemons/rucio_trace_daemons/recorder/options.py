@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from rucio_trace.archive import ArchiveLimits
+from rucio_trace.configured import read_accounts_key
 from rucio_trace.errors import ConfigurationError
 from rucio_trace_daemons.recorder.outbox import LONGEST_WAIT
 
@@ -91,10 +92,4 @@ def _read_accounts_key(settings: Settings) -> bytes:
             found="none",
             hint='or set recorder.accounts to "keep" or "omit"',
         )
-    try:
-        key = recorder.accounts_key.read_bytes().strip()
-    except OSError as error:
-        raise ConfigurationError(str(recorder.accounts_key), found=error.strerror or str(error)) from error
-    if len(key) < 16:  # 128 bits, else accounts could be guessed back
-        raise ConfigurationError(str(recorder.accounts_key), expected="at least 16 bytes", found=f"{len(key)}")
-    return key
+    return read_accounts_key(recorder.accounts_key)

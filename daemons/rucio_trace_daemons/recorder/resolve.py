@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 
     from rucio_trace_daemons.recorder.outbox import Product
 
-__all__ = ["Facts", "Known", "Named", "Transfer", "alive", "first_installed", "replicas_of_rse", "resolve", "rse_vos"]
+__all__ = [
+    "Facts",
+    "Known",
+    "Named",
+    "Transfer",
+    "alive",
+    "files_alive",
+    "first_installed",
+    "replicas_of_rse",
+    "resolve",
+    "rse_vos",
+]
 
 # A transfer request that brought its file; others (queued, failed, lost) brought nothing.
 DONE = "D"
@@ -87,7 +98,7 @@ _REQUESTS = tuple(
     for name in ("requests", "requests_history")
 )
 _RSES = _rucio("rses", _guid("id"), column("vo"))
-_DIDS = _rucio("dids", column("scope"), column("name"), column("created_at"))
+_DIDS = _rucio("dids", *map(column, ("scope", "name", "created_at", "did_type")))
 
 
 def resolve(engine: Engine, products: Collection[Product], arrived: Collection[Product]) -> Facts:
@@ -147,6 +158,13 @@ def alive(connection: Connection, products: Collection[Product]) -> dict[Product
     """The living ones of *products* with the begin of their generation."""
     found = _ask(connection, [_DIDS.c.created_at], _DIDS, products)
     return {(row[0], row[1]): _moment(row[2]) for row in found}
+
+
+def files_alive(connection: Connection, products: Collection[Product]) -> dict[Product, datetime | None]:
+    """As `alive`, without datasets and containers."""
+    # Compared as text: the type is an enumeration on PostgreSQL.
+    found = _ask(connection, [_DIDS.c.created_at, cast(_DIDS.c.did_type, Text)], _DIDS, products)
+    return {(row[0], row[1]): _moment(row[2]) for row in found if row[3] == "F"}
 
 
 def rse_vos(connection: Connection) -> dict[str, str]:

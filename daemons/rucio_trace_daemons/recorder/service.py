@@ -12,6 +12,7 @@ from rucio_trace_policy.causes import PRUNE_ROWS, prune
 from rucio_trace_policy.database import writing
 
 from rucio_trace.configured import open_store
+from rucio_trace.errors import TraceabilityError
 from rucio_trace.watched import Trusted
 from rucio_trace_daemons.chosen import Chosen
 from rucio_trace_daemons.keys import Keys
@@ -20,6 +21,7 @@ from rucio_trace_daemons.recorder.compose import Composer
 from rucio_trace_daemons.recorder.context import Clock, Context
 from rucio_trace_daemons.recorder.deliver import Delivery
 from rucio_trace_daemons.recorder.finish import Names
+from rucio_trace_daemons.recorder.follow import BULK, Follower
 from rucio_trace_daemons.recorder.lookup import LookUp
 from rucio_trace_daemons.recorder.outbox import Outbox
 from rucio_trace_daemons.recorder.prove import Prover
@@ -43,6 +45,8 @@ __all__ = ["Recorder"]
 
 LOG = logging.getLogger("traceability-recorder")
 
+# How often the store is asked for what others said of products: two small queries.
+LOOK_SECONDS = 10.0
 # How often notes that explain deletions are looked through for those a later one has made useless.
 PRUNE_SECONDS = 3600.0
 
@@ -62,8 +66,9 @@ class Recorder:
     trust: Callable[[], Trust | None]
     chosen: Callable[[], set[str] | None]
     stop: threading.Event
-    pruning: threading.Lock = field(default_factory=threading.Lock)
+    now_and_then: threading.Lock = field(default_factory=threading.Lock)
     prune_at: float = 0.0
+    look_at: float = 0.0
 
     @classmethod
     def open(cls, settings: Settings, options: Options, engine: Engine, stop: threading.Event) -> Self:
@@ -88,15 +93,38 @@ class Recorder:
         )
 
     def follow(self) -> None:
-        """What is to be done now and then: follow the key on disk, and drop what no deletion will ask for."""
+        """What is to be done now and then: follow the key on disk and the store, drop what no deletion will ask for."""
         if self.keys.refresh():
             LOG.info("key-reloaded")
         if self.keys.fault:
             LOG.error("key-unfit %s", self.keys.fault)
-        with self.pruning:
-            if time.monotonic() < self.prune_at:
-                return
-            self.prune_at = time.monotonic() + PRUNE_SECONDS
+        if self._due("look_at", LOOK_SECONDS):
+            self._look()
+        if self._due("prune_at", PRUNE_SECONDS):
+            self._prune()
+
+    def _due(self, at: str, every: float) -> bool:
+        """Whether it is the calling thread that has to do now what is to be done *every* so many seconds."""
+        with self.now_and_then:
+            if time.monotonic() < getattr(self, at):
+                return False
+            setattr(self, at, time.monotonic() + every)
+            return True
+
+    def _look(self) -> None:
+        """Show in Rucio what others have registered."""
+        follower = Follower(self.engine, self.store, self.names, self.trust, self.options.instance)
+        try:
+            count = follower.step()
+        except TraceabilityError as error:  # one row of the store that was altered must not end all recording
+            LOG.error("not-followed %s", error)
+            return
+        if count:
+            LOG.info("followed traces=%d", count)
+        if count >= BULK:  # there is more
+            self.look_at = 0.0
+
+    def _prune(self) -> None:
         with writing(self.engine) as connection:
             count = prune(connection)
         if count:
