@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rucio_trace_policy.tables import Moment, tables
 from sqlalchemy import Table, Text, select
 
+from rucio_trace.dataset import is_dataset
 from rucio_trace.status import product_status
+from rucio_trace_daemons.recorder.counting import mark_parents, note_dataset
+from rucio_trace_daemons.recorder.decide import DATASETS
 from rucio_trace_daemons.recorder.resolve import alive, rse_vos
 from rucio_trace_daemons.recorder.rows import Settled, Signed
 from rucio_trace_daemons.recorder.sets import among
@@ -77,12 +80,13 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is known of one product now."""
+    """What is known of one product now; of a dataset, what its own traces say."""
 
     key: Key
     status: ProductStatus
     proven_names: Mapping[str, str]  # the name last signed, by RSE id
     attributes: Mapping[str, Any]
+    is_dataset: bool = False
 
 
 def snapshot(key: Key, history: Sequence[Stored], rse_id_of: Callable[[str], str]) -> Snapshot:
@@ -94,18 +98,21 @@ def snapshot(key: Key, history: Sequence[Stored], rse_id_of: Callable[[str], str
         attributes |= stored.trace.statement.attributes or {}
     if status.origin is not None:
         attributes |= status.origin.trace.statement.attributes or {}
-    return Snapshot(key, status, names, attributes)
+    return Snapshot(key, status, names, attributes, is_dataset(stored.trace for stored in history))
 
 
 def write_snapshots(connection: Connection, snapshots: Sequence[Snapshot]) -> None:
     """Write what is newer than what stands there; forget products that Rucio has removed."""
+    for s in sorted((s for s in snapshots if s.is_dataset), key=lambda s: s.key):
+        note_dataset(connection, s.key, s.status)
+    snapshots = [s for s in snapshots if not s.is_dataset]
     if not snapshots:
         return
     ours = tables(connection.dialect.name)
-    positions = _positions(connection, ours.products, [s.key for s in snapshots])
+    before = _before(connection, ours.products, [s.key for s in snapshots])
     living = alive(connection, {(s.key[0], s.key[1]) for s in snapshots})
     gone = {s.key for s in snapshots if living.get((s.key[0], s.key[1])) != s.key[2]}
-    newer = [s for s in snapshots if s.key not in gone and positions.get(s.key, -1) <= s.status.position]
+    newer = [s for s in snapshots if s.key not in gone and before.get(s.key, _NOTHING)[0] <= s.status.position]
     # Replicas that were deleted are in no snapshot: all of the product's rows make way for the new ones.
     for table in (ours.replicas, ours.products):
         _forget(connection, table, [*gone, *(s.key for s in newer)])
@@ -114,15 +121,25 @@ def write_snapshots(connection: Connection, snapshots: Sequence[Snapshot]) -> No
     for table, values in ((ours.products, products), (ours.replicas, replicas)):
         if values:
             connection.execute(table.insert(), values)
+    changed = [s.key for s in newer if before.get(s.key, _NOTHING)[1:] != (str(s.status.status), _hash(s))]
+    mark_parents(connection, changed)
 
 
-def _positions(connection: Connection, products: Table, keys: Sequence[Key]) -> dict[Key, int]:
-    """The position each product's row was computed from; locked, so that nobody writes an older one after us."""
+_NOTHING = (-1, None, None)
+
+
+def _before(
+    connection: Connection, products: Table, keys: Sequence[Key]
+) -> dict[Key, tuple[int, str | None, str | None]]:
+    """Position, status and digest of each product's row; locked, so that nobody writes an older one after us."""
     c = products.c
-    query = (
-        select(c.scope, c.name, c.generation, c.position).where(_among(connection, products, keys)).with_for_update()
-    )
-    return {(row.scope, row.name, row.generation): row.position or 0 for row in connection.execute(query)}
+    query = select(c.scope, c.name, c.generation, c.position, c.status, c.hash)
+    found = connection.execute(query.where(_among(connection, products, keys)).with_for_update())
+    return {(row.scope, row.name, row.generation): (row.position or 0, row.status, row.hash) for row in found}
+
+
+def _hash(s: Snapshot) -> str | None:
+    return s.status.origin.trace.statement.hash if s.status.origin else None
 
 
 def _forget(connection: Connection, table: Table, keys: Sequence[Key]) -> None:
@@ -147,7 +164,7 @@ def _product_row(s: Snapshot) -> dict[str, Any]:
         "proven": s.status.proven,
         "total": s.status.total,
         "trace_id": origin.id if origin else None,
-        "hash": statement.hash if statement else None,
+        "hash": _hash(s),
         "hash_algorithm": statement.hash_algorithm if statement else None,
         "signer": statement.signer if statement else None,
         "verified_at": s.status.verified_at,
@@ -184,7 +201,7 @@ def outcome(fate: Fate) -> str:
 
 def count_outcomes(connection: Connection, finished: Iterable[tuple[Row, str]]) -> None:
     """Add rows that ended, each with its outcome, to the counts, in the transaction that removes them."""
-    counts = Counter((row.rse_id, word) for row, word in finished)
+    counts = Counter((row.rse_id or DATASETS, word) for row, word in finished)
     if not counts:
         return
     table = tables(connection.dialect.name).outcomes
