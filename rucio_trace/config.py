@@ -129,6 +129,7 @@ class Recorder:
     staging_folder: Path | None = None
     staging_bytes: int = _at_least(20 * 1024**3)
     contents: bool = True
+    datasets: Literal["sign", "leave", "exclude"] = "sign"
     accounts: Literal["keep", "pseudonym", "omit"] = "pseudonym"
     accounts_key: Path | None = None
     service: ServiceContext = ServiceContext()

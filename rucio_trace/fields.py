@@ -77,6 +77,12 @@ def _size(key: str, value: Any) -> int:
     return value
 
 
+def _count(key: str, value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise Malformed(key, expected="a number", found=repr(value))
+    return value
+
+
 def _uuid(key: str, value: Any) -> str:
     if type(value) is not str or not _UUID.fullmatch(value):
         raise Malformed(key, expected="a UUID in lower case", found=repr(value))
@@ -213,6 +219,7 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "vo": _text,
     "did": _did,
     "generation": _moment,
+    "members": _count,
     "site": _text,
     "signer": _hex(64),
     "rse": _text,

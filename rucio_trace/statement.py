@@ -154,7 +154,8 @@ class Statement:
 
     Times are RFC 3339 texts as `format_time` writes them; digests lower-case hex. The fields
     stand in the order in which they are written. `hash_algorithm`, `event_id`, `site`, `signer`,
-    `time` and `salt` are None only when `schema` is None.
+    `time` and `salt` are None only when `schema` is None. With `members` the product is a dataset of so many files,
+    `size` is theirs and `hash` that of their list (`rucio_trace.dataset`).
     """
 
     contents: tuple[Content, ...] | None = None
@@ -171,6 +172,7 @@ class Statement:
     vo: str | None = None
     did: str | None = None
     generation: str | None = None
+    members: int | None = None
     site: str | None = None
     signer: str | None = None
     rse: str | None = None

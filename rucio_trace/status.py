@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from rucio_trace.certificates import load
+from rucio_trace.dataset import is_dataset
 from rucio_trace.errors import Malformed
 from rucio_trace.history import History, agree, history_of
 from rucio_trace.joining import join
@@ -255,6 +256,8 @@ def _status(history: History, replicas: Mapping[str, ReplicaStatus]) -> Status:
         return Status.REVOKED
     states = {replica.state for replica in replicas.values()}
     bad = bool(states & {State.CORRUPT, State.LOST})
+    if is_dataset(history.traces):
+        return Status.OBSOLETE if history.obsolete else Status.GENUINE if history.origin else Status.PENDING
     if bad and not states & {State.PROVEN, State.WAITING}:
         return Status.TAMPERED
     if history.obsolete:

@@ -219,6 +219,7 @@ _ONLY_WITH = {
     "obsolescence": (Event.OBSOLETE, Event.REVOKE),
     "replaced_by": (Event.OBSOLETE,),
     "revokes": (Event.REVOKE,),
+    "members": (Event.CREATE, Event.OBSOLETE, Event.REVOKE),
     "rse": tuple(event for event in Event if event not in (Event.OBSOLETE, Event.REVOKE)),
 }
 _OF_A_REPLICA = (Event.COPY, Event.VERIFY, Event.CORRUPT, Event.LOST, Event.DELETE)
@@ -237,6 +238,8 @@ def _check_event(s: Statement) -> None:
         raise Malformed("revokes", expected="the id of a trace", found="none")
     if s.did is not None and s.rse is None and s.event in _OF_A_REPLICA:
         raise Malformed("rse", expected=f"an RSE with {s.event}", found="none")
+    if s.members is not None and (s.did is None or s.rse is not None):
+        raise Malformed("members", expected="a dataset in Rucio, and no RSE", found=s.rse or "no DID")
     if s.adopted and s.rse is None:
         raise Malformed("adopted", expected="an RSE", found="none")
     if s.rse is not None and s.event in _LOOKED_AT_BYTES:

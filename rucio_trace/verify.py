@@ -120,6 +120,8 @@ def check_evidence(
     refused: list[Refused] = []
     scoped = _Scoped(trust, now, allow_stale_crl)
     for item in evidence:
+        if item.trace.statement.members is not None:
+            continue  # of a dataset: it speaks of a list, and of no file or folder in hand
         word = _word(item.trace)
         try:
             found = check_trace(

@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from . import ddl_mysql
 from .tables import SCHEMA, tables
-from .versions import LOCKS_TRIGGER, MARK, REPLICAS_TRIGGER, VERSION, version_of
+from .versions import DIDS_TRIGGER, LOCKS_TRIGGER, MARK, REPLICAS_TRIGGER, VERSION, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.elements import TextClause
 
 __all__ = [
+    "DIDS_TRIGGER",
     "LOCKS_TRIGGER",
     "POSTGRESQL_FUNCTIONS",
     "REPLICAS_TRIGGER",
@@ -121,9 +122,38 @@ BEGIN
 END
 """
 
-TRIGGER_TABLES = {REPLICAS_TRIGGER: "replicas", LOCKS_TRIGGER: "locks"}
-POSTGRESQL_FUNCTIONS = {REPLICAS_TRIGGER: "record_replica", LOCKS_TRIGGER: "record_unlock"}
-POSTGRESQL_EVENTS = {REPLICAS_TRIGGER: "INSERT OR UPDATE OR DELETE", LOCKS_TRIGGER: "DELETE"}
+# `dids` is updated all the time (accessed_at, availability, …): what is most often so is asked first, once. A closed
+# dataset loses members by a detachment (length) or with a file's last replica (complete); none can be added to it.
+_POSTGRESQL_DIDS = """
+-- {mark}
+BEGIN
+    IF NEW.is_open IS NOT DISTINCT FROM OLD.is_open
+       AND (NEW.is_open IS NOT FALSE
+            OR NEW.length IS NOT DISTINCT FROM OLD.length AND NEW.complete IS NOT DISTINCT FROM OLD.complete) THEN
+        RETURN NULL;
+    END IF;
+    IF NEW.did_type::text <> 'D' THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO {schema}.outbox (event_id, scope, name, old_state, new_state, generation, account, action, rule, at)
+    VALUES (gen_random_uuid()::text, NEW.scope, NEW.name,
+            CASE WHEN OLD.is_open THEN 'open' ELSE 'closed' END, CASE WHEN NEW.is_open THEN 'open' ELSE 'closed' END,
+            NEW.created_at,
+            nullif(current_setting('traceability.account', true), ''),
+            nullif(current_setting('traceability.action', true), ''),
+            nullif(current_setting('traceability.rule', true), ''),
+            clock_timestamp() AT TIME ZONE 'UTC');
+    RETURN NULL;
+END
+"""
+
+TRIGGER_TABLES = {REPLICAS_TRIGGER: "replicas", LOCKS_TRIGGER: "locks", DIDS_TRIGGER: "dids"}
+POSTGRESQL_FUNCTIONS = {
+    REPLICAS_TRIGGER: "record_replica",
+    LOCKS_TRIGGER: "record_unlock",
+    DIDS_TRIGGER: "record_dataset",
+}
+POSTGRESQL_EVENTS = {REPLICAS_TRIGGER: "INSERT OR UPDATE OR DELETE", LOCKS_TRIGGER: "DELETE", DIDS_TRIGGER: "UPDATE"}
 
 
 def quote(name: str) -> str:
@@ -142,6 +172,7 @@ def postgresql_bodies(rucio_schema: str) -> dict[str, str]:
     return {
         REPLICAS_TRIGGER: _POSTGRESQL_REPLICAS.format(**names),
         LOCKS_TRIGGER: _POSTGRESQL_LOCKS.format(**names),
+        DIDS_TRIGGER: _POSTGRESQL_DIDS.format(**names),
     }
 
 
@@ -206,6 +237,17 @@ BEGIN -- {mark}
     FROM (SELECT 1) LEFT JOIN rules ON rules.id = OLD.rule_id;
 END"""
 
+_SQLITE_DIDS = """CREATE TRIGGER {trigger} AFTER UPDATE OF is_open, length, complete ON dids
+WHEN NEW.did_type = 'D' AND (OLD.is_open IS NOT NEW.is_open
+     OR NEW.is_open = 0 AND (OLD.length IS NOT NEW.length OR OLD.complete IS NOT NEW.complete))
+BEGIN -- {mark}
+    INSERT INTO {schema}_outbox (event_id, scope, name, old_state, new_state, generation, account, action, rule, at)
+    SELECT {uuid}, NEW.scope, NEW.name,
+           CASE WHEN OLD.is_open THEN 'open' ELSE 'closed' END, CASE WHEN NEW.is_open THEN 'open' ELSE 'closed' END,
+           NEW.created_at, acting.account, acting.action, acting.rule, {now}
+    FROM (SELECT 1) LEFT JOIN (SELECT account, action, rule FROM {schema}_acting LIMIT 1) AS acting;
+END"""
+
 
 def sqlite_triggers() -> dict[str, str]:
     """Each trigger's whole statement by its name, exactly as `sqlite_master.sql` keeps it."""
@@ -222,6 +264,7 @@ def sqlite_triggers() -> dict[str, str]:
             trigger=name, event=event, condition=condition, row=row, was=was, becomes=becomes, **common
         )
     triggers[LOCKS_TRIGGER] = _SQLITE_LOCKS.format(trigger=LOCKS_TRIGGER, **common)
+    triggers[DIDS_TRIGGER] = _SQLITE_DIDS.format(trigger=DIDS_TRIGGER, **common)
     return triggers
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateTable
 
 from .tables import SCHEMA, tables
-from .versions import LOCKS_TRIGGER, MARK, REPLICAS_TRIGGER
+from .versions import DIDS_TRIGGER, LOCKS_TRIGGER, MARK, REPLICAS_TRIGGER
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NOW", "NOW_SECONDS", "REHEARSAL", "TRIGGERS", "Trigger"]
 
+_TABLES = ("replicas", "locks", "dids")  # of Rucio, with triggers of ours
 REHEARSAL = f"{SCHEMA}_rehearsal_"  # what copies of Rucio's tables and of our triggers are called, while they last
 
 NOW = "UTC_TIMESTAMP(6)"
@@ -64,6 +65,20 @@ _LOCKS = """BEGIN
             {clock});
 END"""
 
+_DIDS = """BEGIN
+    DECLARE hooks VARCHAR(64) DEFAULT '{mark}';
+    IF NEW.did_type = 'D'
+       AND (NOT (OLD.is_open <=> NEW.is_open)
+            OR NOT NEW.is_open AND NOT (OLD.length <=> NEW.length AND OLD.complete <=> NEW.complete)) THEN
+        INSERT INTO {schema}_outbox (event_id, scope, name, old_state, new_state, generation,
+                                     account, action, rule, at)
+        VALUES ({uuid}, NEW.scope, NEW.name,
+                IF(OLD.is_open, 'open', 'closed'), IF(NEW.is_open, 'open', 'closed'),
+                NEW.created_at, @{schema}_account, @{schema}_action, @{schema}_rule,
+                {clock});
+    END IF;
+END"""
+
 
 @dataclass(frozen=True)
 class Trigger:
@@ -100,6 +115,7 @@ def _triggers() -> dict[str, Trigger]:
         for event, condition, row, was, becomes in forms
     ]
     triggers.append(Trigger(LOCKS_TRIGGER, "DELETE", "locks", _LOCKS.format(**common)))
+    triggers.append(Trigger(DIDS_TRIGGER, "UPDATE", "dids", _DIDS.format(**common)))
     return {trigger.name: trigger for trigger in triggers}
 
 
@@ -140,7 +156,7 @@ def grants(role: str) -> list[str]:
     """What Rucio's role needs when somebody else makes our tables."""
     ours = [table.name for table in tables("mysql").metadata.sorted_tables]
     return [
-        *(f"GRANT TRIGGER ON {table} TO {role}" for table in ("replicas", "locks")),
+        *(f"GRANT TRIGGER ON {table} TO {role}" for table in _TABLES),
         *(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {role}" for table in ours),
     ]
 
@@ -148,12 +164,12 @@ def grants(role: str) -> list[str]:
 def rehearsal() -> list[str]:
     """Statements that make copies of Rucio's tables, empty and with our triggers, for nobody but us to write to."""
     statements = end_rehearsal()
-    statements += [f"CREATE TABLE {REHEARSAL}{table} LIKE {table}" for table in ("replicas", "locks")]
+    statements += [f"CREATE TABLE {REHEARSAL}{table} LIKE {table}" for table in _TABLES]
     return statements + [trigger.create(prefix=REHEARSAL) for trigger in TRIGGERS.values()]
 
 
 def end_rehearsal() -> list[str]:
-    return [f"DROP TABLE IF EXISTS {REHEARSAL}{table}" for table in ("replicas", "locks")]
+    return [f"DROP TABLE IF EXISTS {REHEARSAL}{table}" for table in _TABLES]
 
 
 def drop_hooks() -> list[str]:

@@ -23,6 +23,7 @@ _ROW, _INSERT, _DELETE, _UPDATE = 1, 4, 8, 16  # bits of pg_trigger.tgtype
 _TRIGGER_TYPES = {
     ddl.REPLICAS_TRIGGER: _ROW | _INSERT | _UPDATE | _DELETE,
     ddl.LOCKS_TRIGGER: _ROW | _DELETE,
+    ddl.DIDS_TRIGGER: _ROW | _UPDATE,
 }
 _FIRING = ("O", "A")  # pg_trigger.tgenabled: in ordinary sessions, always
 _FORGED_LIMIT = 100  # enough to act on; a report is no export
@@ -134,13 +135,15 @@ SELECT t.tgname, t.tgenabled, t.tgtype, t.tgqual IS NOT NULL OR array_length(t.t
        pn.nspname || '.' || p.proname AS function, p.prosrc, p.prosecdef, p.proconfig
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
      JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace pn ON pn.oid = p.pronamespace
-WHERE n.nspname = :schema AND c.relname IN ('replicas', 'locks') AND t.tgname = ANY(:names)
+WHERE n.nspname = :schema AND c.relname = ANY(:tables) AND t.tgname = ANY(:names)
 """)
 
 
 def _postgresql_faults(connection: Connection, schema: str) -> list[Fault]:
     bodies = ddl.postgresql_bodies(schema)
-    rows = connection.execute(_POSTGRESQL_TRIGGERS, {"schema": schema, "names": list(bodies)}).all()
+    rows = connection.execute(
+        _POSTGRESQL_TRIGGERS, {"schema": schema, "tables": list(ddl.TRIGGER_TABLES.values()), "names": list(bodies)}
+    ).all()
     found = {row.tgname: row for row in rows}
     faults = []
     for name, body in bodies.items():

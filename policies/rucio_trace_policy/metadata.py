@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 from rucio.common.exception import DIDFilterSyntaxError, InvalidMetadata
 from rucio.core.did_meta_plugins.did_meta_plugin_interface import DidMetaPlugin
 from rucio.core.did_meta_plugins.json_meta import JSONDidMeta
+from rucio.db.sqla.constants import DIDType
 from rucio.db.sqla.models import DataIdentifier
 from rucio.db.sqla.session import read_session, stream_session, transactional_session
 from rucio.db.sqla.util import json_implemented
-from sqlalchemy import true
+from sqlalchemy import and_, or_, true
 
 from .filters import condition
 from .origins import set_origin
-from .provenance import ORIGIN, PREFIX, column_of, living_files, read_metadata
+from .provenance import ORIGIN, PREFIX, column_of, living_dids, read_metadata
 from .tables import Tables, tables
 
 if TYPE_CHECKING:
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = ["GuardedJSONDidMeta", "TraceabilityDidMeta"]
 
-# Types of DIDs whose listing can hold files. `collection` is what clients ask for when the user names no type: an empty
-# answer to "which are TAMPERED?" would be a dangerous one.
-_FILE_TYPES = frozenset({"all", "file", "collection"})
-_OTHER_TYPES = frozenset({"dataset", "container"})
+# What a listing of each type can hold. `collection` is what clients ask for when the user names no type: an answer
+# without the files to "which are TAMPERED?" would be a dangerous one.
+_FILE, _DATASET = DIDType.FILE, DIDType.DATASET
+_TYPES = {"all": (_FILE, _DATASET), "collection": (_FILE, _DATASET), "file": (_FILE,), "dataset": (_DATASET,)}
+_NOTHING_SAID = "container"
 
 
 class ReadOnlyKey(InvalidMetadata, NotImplementedError):
@@ -53,7 +55,7 @@ def is_trace_key(key: str) -> bool:
 
 
 class TraceabilityDidMeta(DidMetaPlugin):
-    """What traces say of a file; written by the recorder, in tables of its own, and `trace_origin` by its producer."""
+    """What traces say of a file or dataset; written by the recorder, and `trace_origin` by its producer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,15 +102,15 @@ class TraceabilityDidMeta(DidMetaPlugin):
         *,
         session: Session,
     ) -> Iterator[str | dict[str, Any]]:
-        """Files of *scope* that match; `recursive` changes nothing, for a file has no content."""
+        """Files and datasets of *scope* that match; `recursive` changes nothing: each is asked for itself."""
         ours = tables(session.get_bind().dialect.name)
-        groups = _file_groups([filters] if isinstance(filters, dict) else filters, did_type)
+        groups = _groups([filters] if isinstance(filters, dict) else filters, did_type)
         if not groups:
             return
         query = (
-            living_files(ours, DataIdentifier.name, DataIdentifier.bytes, DataIdentifier.length)
+            living_dids(ours, *(getattr(DataIdentifier, name) for name in ("name", "did_type", "bytes", "length")))
             .where(DataIdentifier.scope == scope, DataIdentifier.suppressed != true())
-            .where(condition(groups, lambda key: _column(ours, key)))
+            .where(or_(*(_matching(ours, types, criteria) for types, criteria in groups)))
             .order_by(DataIdentifier.name)
             .limit(limit or None)
             .offset(offset or None)
@@ -134,17 +136,21 @@ class GuardedJSONDidMeta(JSONDidMeta):
         return {key: value for key, value in (metadata or {}).items() if not is_trace_key(key)}
 
 
-def _file_groups(groups: list[Mapping[str, Any]], did_type: str) -> list[dict[str, Any]]:
-    """The filter groups that a file can match, without their types."""
+def _groups(groups: list[Mapping[str, Any]], did_type: str) -> list[tuple[tuple[DIDType, ...], dict[str, Any]]]:
+    """The filter groups that something can match, each with the types it asks for."""
     kept = []
     for group in groups:
         criteria = dict(group)
         wanted = str(criteria.pop("type", did_type)).lower()
-        if wanted not in _FILE_TYPES | _OTHER_TYPES:
-            raise DIDFilterSyntaxError(f"type should be one of {', '.join(sorted(_FILE_TYPES | _OTHER_TYPES))}")
-        if wanted in _FILE_TYPES:
-            kept.append(criteria)
+        if wanted in _TYPES:
+            kept.append((_TYPES[wanted], criteria))
+        elif wanted != _NOTHING_SAID:
+            raise DIDFilterSyntaxError(f"type should be one of {', '.join(sorted([*_TYPES, _NOTHING_SAID]))}")
     return kept
+
+
+def _matching(ours: Tables, types: tuple[DIDType, ...], criteria: Mapping[str, Any]) -> Any:
+    return and_(DataIdentifier.did_type.in_(types), condition([criteria], lambda key: _column(ours, key)))
 
 
 def _column(ours: Tables, key: str) -> Any:
@@ -156,4 +162,4 @@ def _column(ours: Tables, key: str) -> Any:
 
 
 def _shown(scope: InternalScope, row: Any) -> dict[str, Any]:
-    return {"scope": scope, "name": row.name, "did_type": "FILE", "bytes": row.bytes, "length": row.length}
+    return {"scope": scope, "name": row.name, "did_type": row.did_type.name, "bytes": row.bytes, "length": row.length}

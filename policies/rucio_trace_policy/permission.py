@@ -27,7 +27,7 @@ __all__ = ["OWNED", "check_provenance", "has_permission", "tag_transaction"]
 
 _logger = logging.getLogger("policy")
 
-# Actions that write `replicas` in the transaction they are asked in.
+# Actions that write `replicas`, or what is in a dataset, in the transaction they are asked in.
 _WRITING = frozenset(
     {
         "add_replicas",
@@ -36,6 +36,8 @@ _WRITING = frozenset(
         "declare_bad_file_replicas",
         "add_bad_pfns",  # also asked for bad replicas named by DID
         "add_rule",
+        "set_status",
+        "detach_dids",
     }
 )
 # Actions after which a rule goes away, at once or later. Rucio asks `del_rule` outside the transaction of the action.

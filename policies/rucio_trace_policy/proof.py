@@ -36,9 +36,9 @@ class HooksIneffective(Undecided):
 
 
 def prove(connection: Connection, rucio_schema: str | None, *, prefix: str = "") -> None:
-    """Create, change and delete a replica and a lock through Rucio's own tables; every change must leave its row.
+    """Change a replica, a lock and a dataset through Rucio's own tables; every change must leave its row.
 
-    With a *prefix*, through copies of `replicas` and `locks` with it before their names. The caller rolls the
+    With a *prefix*, through copies of `replicas`, `locks` and `dids` with it before their names. The caller rolls the
     transaction back.
 
     Raises:
@@ -46,7 +46,7 @@ def prove(connection: Connection, rucio_schema: str | None, *, prefix: str = "")
     """
     from rucio.common.types import InternalScope
     from rucio.db.sqla.constants import ReplicaState
-    from rucio.db.sqla.models import ReplicaLock, RSEFileAssociation
+    from rucio.db.sqla.models import DataIdentifier, ReplicaLock, RSEFileAssociation
 
     rucio = connection.execution_options(schema_translate_map={RSEFileAssociation.__table__.schema: rucio_schema})
     try:
@@ -60,6 +60,7 @@ def prove(connection: Connection, rucio_schema: str | None, *, prefix: str = "")
         rucio.execute(delete(replicas).where(this_one))
         _check_outbox(rucio, replica)
         _check_unlocked(rucio, scope, replica, locks)
+        _check_dataset(rucio, scope, _copy(DataIdentifier.__table__, prefix))
     finally:
         connection.execution_options(schema_translate_map=None)
 
@@ -120,3 +121,23 @@ def _check_unlocked(rucio: Connection, scope: object, replica: dict, locks: Tabl
     found = rucio.execute(select(unlocked.c.rse_id, unlocked.c.name).where(unlocked.c.rule == rule_id)).all()
     if [tuple(row) for row in found] != [(replica["rse_id"], replica["name"])]:
         raise HooksIneffective("a rule that lets a replica go", [(replica["rse_id"], replica["name"])], found)
+
+
+def _check_dataset(rucio: Connection, scope: object, dids: Table) -> None:
+    from rucio.db.sqla.constants import DIDType
+    from rucio.db.sqla.models import Account
+
+    account, name = rucio.scalar(select(Account.account).limit(1)), "rucio-trace-proof-dataset"
+    did = {"scope": scope, "name": name, "account": account, "did_type": DIDType.DATASET, "is_open": True}
+    rucio.execute(insert(dids).values(**did))
+    this_one = (dids.c.scope == scope) & (dids.c.name == name)
+    for change in ({"is_open": False, "length": 2}, {"length": 1}, {"eol_at": None}, {"is_open": True}, {"length": 2}):
+        rucio.execute(update(dids).where(this_one).values(**change))
+    outbox = tables(rucio.dialect.name).outbox
+    rows = rucio.execute(select(outbox).where(outbox.c.name == name).order_by(outbox.c.id)).all()
+    changes = [(row.rse_id, row.old_state, row.new_state) for row in rows]
+    expected = [(None, "open", "closed"), (None, "closed", "closed"), (None, "closed", "open")]
+    if changes != expected:
+        raise HooksIneffective("the changes of a dataset", expected, changes)
+    if not all(row.event_id and row.at and row.generation for row in rows):
+        raise HooksIneffective("event ids, times and generations of a dataset", "three of each", rows)

@@ -1,10 +1,10 @@
-"""What traces say of a file that lives in Rucio now: shared by the metadata plugin and by other policies.
+"""What traces say of a file or dataset that lives in Rucio now: shared by the metadata plugin and by other policies.
 
-A status belongs to one generation of a name. It is found through `dids.created_at`, so a file that was deleted and
+A status belongs to one generation of a name. It is found through `dids.created_at`, so what was deleted and
 uploaded again starts anew: nothing of the older one is ever shown for it.
 
-A living file without a row of its own is PENDING if our hooks saw it come: if it is younger than the hooks, or a
-change of it waits in the outbox. Of any other file, and of every collection, nothing is said.
+What lives without a row of its own is PENDING if our hooks saw it come: if it is younger than the hooks, or a
+change of it waits in the outbox. Of anything else, and of every container, nothing is said.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
     "ProvenanceUnproven",
     "check_provenance",
     "column_of",
-    "living_files",
+    "living_dids",
     "read_metadata",
 ]
 
@@ -63,7 +63,7 @@ class ProvenanceUnproven(Undecided):
 
 
 def check_provenance(scope: InternalScope, name: str, *, session: Session, accepted: Collection[str] = SOUND) -> str:
-    """Return the status of a file's living generation when it is among *accepted*.
+    """Return the status of a file's or dataset's living generation when it is among *accepted*.
 
     For policies that let only proven products pass, say into a rule to an archive. Only reads.
 
@@ -83,10 +83,11 @@ def check_provenance(scope: InternalScope, name: str, *, session: Session, accep
 def read_metadata(session: Session, scope: InternalScope, name: str) -> dict[str, Any]:
     """Every `trace_` key of a DID; empty when nothing is to be said of it."""
     ours = tables(session.get_bind().dialect.name)
-    query = living_files(
+    query = living_dids(
         ours,
         column_of(ours, "trace_status").label("shown"),
         ours.origins.c.trace.label("origin"),
+        DataIdentifier.did_type,
         *ours.products.columns,
     )
     query = query.outerjoin(ours.origins, _of_living(ours.origins))
@@ -103,7 +104,7 @@ def _of_product(row: Any) -> dict[str, Any]:
     metadata = {f"{PREFIX}{key}": value for key, value in json.loads(row.attributes or "{}").items()}
     return metadata | {
         f"{PREFIX}status": row.status,
-        f"{PREFIX}replicas": f"{row.proven}/{row.total}",
+        f"{PREFIX}{'replicas' if row.did_type is DIDType.FILE else 'files'}": f"{row.proven}/{row.total}",
         f"{PREFIX}id": row.trace_id,
         f"{PREFIX}hash": row.hash,
         f"{PREFIX}hash_algorithm": row.hash_algorithm,
@@ -112,13 +113,13 @@ def _of_product(row: Any) -> dict[str, Any]:
     }
 
 
-def living_files(ours: Tables, *columns: Any) -> Select[Any]:
-    """Select *columns* from Rucio's files and, where there is one, the status of their present generation."""
+def living_dids(ours: Tables, *columns: Any) -> Select[Any]:
+    """Select *columns* from Rucio's files and datasets and, where there is one, the status of their generation."""
     return (
         select(*columns)
         .select_from(DataIdentifier)
         .outerjoin(ours.products, _of_living(ours.products))
-        .where(DataIdentifier.did_type == DIDType.FILE)
+        .where(DataIdentifier.did_type.in_([DIDType.FILE, DIDType.DATASET]))
     )
 
 
@@ -132,18 +133,25 @@ def _of_living(table: Table) -> ColumnElement[bool]:
 
 
 def column_of(ours: Tables, key: str) -> Any:
-    """The expression of one `trace_` key over `living_files`; attributes are text."""
+    """The expression of one `trace_` key over `living_dids`; attributes are text."""
     products = ours.products
     part = key.casefold().removeprefix(PREFIX)
     if part == "status":
         return func.coalesce(products.c.status, _pending(ours))
-    if part == "replicas":
-        return cast(products.c.proven, Text) + "/" + cast(products.c.total, Text)
+    if part in _COUNTED:
+        return case((DataIdentifier.did_type == _COUNTED[part], _share(products)))
     if part == "id":
         return products.c.trace_id
     if part in ("hash", "hash_algorithm", "signer", "verified_at"):
         return products.c[part]
     return attribute(products.c.attributes, key[len(PREFIX) :], ours.dialect_name)
+
+
+_COUNTED = {"replicas": DIDType.FILE, "files": DIDType.DATASET}
+
+
+def _share(products: Table) -> Any:
+    return cast(products.c.proven, Text) + "/" + cast(products.c.total, Text)
 
 
 def _pending(ours: Tables) -> Any:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, DateTime, Float, Identity, Index, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, DateTime, Float, Identity, Index, Integer, MetaData, Table, Text, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -109,6 +109,7 @@ class Tables:
     breakers: Table
     alarms: Table
     followed: Table
+    datasets: Table
     installations: Table
 
 
@@ -140,18 +141,23 @@ def tables(dialect_name: str) -> Tables:
         breakers=_breakers(metadata, prefix),
         alarms=_alarms(metadata, prefix),
         followed=_followed(metadata, prefix),
+        datasets=_datasets(metadata, prefix),
         installations=_installations(metadata, prefix),
     )
 
 
 def _outbox(metadata: MetaData, prefix: str) -> Table:
-    """One row per change of a replica's state, in the order of `id`; rows are taken and deleted, never remembered."""
+    """One row per change of a replica's state, in the order of `id`; rows are taken and deleted, never remembered.
+
+    A row without `rse_id` is of a dataset, and its states are the words `open` and `closed`; `closed` to `closed` is
+    a closed dataset whose content changed.
+    """
     return _table(
         f"{prefix}outbox",
         metadata,
         _serial(metadata),
         Column("event_id", _text(), comment="random UUID: the identity of the event"),
-        Column("rse_id", _text(_RSE)),
+        Column("rse_id", _text(_RSE), comment="NULL: of a dataset"),
         Column("scope", _text(_SCOPE)),
         Column("name", _text(_RUCIO_NAME)),
         Column("old_state", _text(), comment="NULL: the replica was inserted"),
@@ -172,7 +178,16 @@ def _outbox(metadata: MetaData, prefix: str) -> Table:
         Column("last_error", _long_text()),
         Column("message", _long_text(), comment="the signed trace, kept before it is sent"),
         _index(f"{prefix}outbox_product", "scope", "name", "id"),
+        _outbox_datasets(prefix),
     )
+
+
+def _outbox_datasets(prefix: str) -> Index:
+    """What finds the few rows of datasets among millions of replicas'; MariaDB knows no index of some rows only."""
+    index = Index(f"{prefix}outbox_datasets", "rse_id", "id")
+    for dialect in ("postgresql", "sqlite"):
+        index.dialect_options[dialect]["where"] = text("rse_id IS NULL")
+    return index
 
 
 def _unlocked(metadata: MetaData, prefix: str) -> Table:
@@ -435,6 +450,28 @@ def _followed(metadata: MetaData, prefix: str) -> Table:
         metadata,
         Column("one", Integer, primary_key=True, autoincrement=False),
         Column("position", BigInteger, nullable=False),
+    )
+
+
+def _datasets(metadata: MetaData, prefix: str) -> Table:
+    """When each dataset's files are counted again, and what its own traces amount to: `products` is made of both."""
+    return _table(
+        f"{prefix}datasets",
+        metadata,
+        *_product_key(),
+        Column("due_at", Moment, nullable=False, comment="when it is counted next"),
+        Column("not_before", Moment, nullable=False, comment="a change of a file makes it due no earlier"),
+        Column("claimed_by", _text()),
+        Column("claimed_until", Moment),
+        Column("status", _text(), comment="of its own traces; NULL: there are none"),
+        Column("trace_id", _text(), comment="with what follows: the CREATE that stands"),
+        Column("hash", _text()),
+        Column("hash_algorithm", _text()),
+        Column("signer", _text()),
+        Column("members", BigInteger),
+        Column("bytes", BigInteger),
+        Column("position", BigInteger, comment="the store's position the traces were read at"),
+        Index(f"{prefix}datasets_due", "due_at"),
     )
 
 

@@ -8,6 +8,7 @@ VERSION = 3  # raise with every change of a trigger's text or a table
 
 REPLICAS_TRIGGER = "traceability_replicas"
 LOCKS_TRIGGER = "traceability_locks"
+DIDS_TRIGGER = "traceability_dids"
 MARK = f"rucio-trace hooks version {VERSION}"
 _PATTERN = re.compile(r"rucio-trace hooks version (\d+)")
 

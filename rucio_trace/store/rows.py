@@ -111,6 +111,8 @@ def index_columns(statement: Statement) -> dict[str, str | None]:
 
 def _digests(statement: Statement) -> frozenset[tuple[bytes, bool]]:
     own = {(statement.hash, False), *((digest, False) for digest in statement.digests.values())}
+    if statement.members is not None:  # a dataset's files are found by themselves, not as the members of an archive
+        return frozenset((bytes.fromhex(digest), of) for digest, of in own)
     contents = {(content.hash, True) for content in statement.contents or ()}
     if product := digest_of_contents(statement):
         contents.add((product, True))

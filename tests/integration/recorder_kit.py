@@ -45,12 +45,12 @@ lease_seconds = {lease}
 class Kit:
     """A recorder that does one batch when told to."""
 
-    def __init__(self, rucio: EmbeddedRucio, store_url: str | None = None, *, lease: int = 600) -> None:
+    def __init__(self, rucio: EmbeddedRucio, store_url: str | None = None, *, lease: int = 600, **rights: Any) -> None:
         self.rucio, self.folder = rucio, rucio.folder / "recorder"
         self.folder.mkdir()
         hooks.install(rucio.engine)
         self.authority = SandboxAuthority(self.folder / "federation")
-        self.member = self.authority.admit("SITE-A")
+        self.member = self.authority.admit("SITE-A", **rights)
         (self.folder / "accounts.key").write_text("a secret of this site")
         url = store_url or f"sqlite:///{self.folder}/store.db"
         self.file = self.folder / "rucio-trace.toml"

@@ -420,7 +420,7 @@ def test_a_long_read_keeps_its_lease(kit: Kit, here: Rse) -> None:
     original = worker.watch
 
     def watch(count: int) -> None:
-        worker._renewed -= 2.0  # as if two seconds had passed
+        worker.held._renewed -= 2.0  # as if two seconds had passed
         original(count)
         leases.append(kit.outbox[0].claimed_until)
 

@@ -145,7 +145,7 @@ def replay(connection: psycopg.Connection) -> list[str]:
     states: dict[tuple[str, str, str], str | None] = {}
     faults, changes = [], Counter[str]()
     rows = connection.execute(
-        "SELECT scope, name, rse_id, old_state, new_state FROM traceability.outbox ORDER BY id"
+        "SELECT scope, name, rse_id, old_state, new_state FROM traceability.outbox WHERE rse_id IS NOT NULL ORDER BY id"
     ).fetchall()
     for scope, name, rse_id, old_state, new_state in rows:
         replica = (scope, name, rse_id)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rucio.common.types import InternalAccount
 
 from rucio_trace.accounts import pseudonym
+from rucio_trace.dataset import ALGORITHM
 from rucio_trace.errors import Undecided
 from rucio_trace.products import attributes_of
 from rucio_trace.trace import Cause, Event, Found, Service, Statement, base_name, format_time, new_salt
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from rucio_trace.dataset import Listing
     from rucio_trace.trace import ProductKey, Source
     from rucio_trace_daemons.recorder.options import Options
     from rucio_trace_daemons.recorder.prove import Reading
@@ -122,6 +124,38 @@ class Composer:
             expected="an origin, or a checksum in Rucio",
             found="neither",
             hint="`rucio-trace outbox skip` gives it up",
+        )
+
+    def compose_dataset(
+        self,
+        row: Row,
+        key: ProductKey,
+        event: Event,
+        of: Listing | Statement,
+        *,
+        signer: str,
+        observed: datetime,
+        cause: Cause | None,
+        **more: Any,
+    ) -> Statement:
+        """*event* of a dataset whose list is *of*; `observed` is when the list was read."""
+        return Statement(
+            **key.fields(),
+            **more,
+            hash=of.hash,
+            hash_algorithm=ALGORITHM,
+            size=of.size,
+            members=of.members,
+            name=base_name(key.name),
+            event=event,
+            event_id=row.event_id,
+            site=self.options.site,
+            signer=signer,
+            time=format_time(row.at),
+            observed=format_time(observed),
+            cause=cause,
+            service=self._service(),
+            salt=new_salt(),
         )
 
     def cause(self, who: Who, transfer: Transfer | None) -> Cause | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
 __all__ = [
+    "DATASETS",
     "Change",
     "Decision",
     "Prove",
@@ -36,6 +37,7 @@ __all__ = [
     "SignDelete",
     "Wait",
     "decide",
+    "decide_dataset",
 ]
 
 AVAILABLE, BAD, BEING_DELETED, COPYING, TEMPORARY, UNAVAILABLE = "A", "D", "B", "C", "T", "U"
@@ -221,3 +223,39 @@ def _held_back(decisions: Sequence[Decision], wait: Wait) -> list[Decision]:
 def _closes(decision: Decision) -> bool:
     """Nothing before this row depends on anything after it."""
     return isinstance(decision, Send | SignDelete)
+
+
+# Under what the outcomes of datasets' rows are counted, where those of replicas have the id of their RSE.
+DATASETS = "datasets"
+OPEN, CLOSED = "open", "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class SignList:
+    """Sign the list of the closed dataset's files: CREATE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Sign that the list no longer holds: REVOKE. Unless it is *only_if_changed* and the files are the same still."""
+
+    reason: str
+    only_if_changed: bool
+
+
+def decide_dataset(change: Change, later: Sequence[Change], *, stands: bool) -> Send | SignList | Withdraw | Settle:
+    """What becomes of *change*, the first pending one of a dataset, before the *later* ones.
+
+    `stands`: there is a trace of its list. What files a dataset had before it changed again nobody can know any more.
+    """
+    if change.signed:
+        return Send()
+    if stands:
+        if change.new == OPEN:
+            return Withdraw("reopened", only_if_changed=False)
+        return Withdraw("content changed while closed", only_if_changed=True)
+    if change.new == OPEN:
+        return Settle(Reason.EXPECTED)
+    if change.old == CLOSED or any(OPEN in (other.old, other.new) for other in later):
+        return Settle(Reason.SUPERSEDED)
+    return SignList()

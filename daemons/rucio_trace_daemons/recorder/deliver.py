@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rucio_trace_daemons.recorder.product import Product
     from rucio_trace_daemons.recorder.rows import Fate, Replica, Row
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "not_taken", "waiting_columns"]
 
 LOG = logging.getLogger("traceability-recorder")
 
@@ -78,7 +78,7 @@ class Delivery:
         self.seam("registered")
         for (replica, row, _), answer in zip(signed, answers, strict=True):
             if answer.outcome not in (Outcome.STORED, Outcome.KNOWN):
-                replica.fates[row.event_id] = _not_taken(row, answer, self.context.clock())
+                replica.fates[row.event_id] = not_taken(row, answer, self.context.clock())
 
     def _finish(self, products: Sequence[Product], guards: Guards) -> Counter[str]:
         """One transaction: status, counts, and the rows are gone."""
@@ -127,7 +127,7 @@ class Delivery:
         stops: list[tuple[Row, str]] = []
         for replica in (replica for product in products for replica in product.replicas):
             for row, fate, until in _left(replica, self.context.clock()):
-                waits[row.event_id] = _columns(row, fate, until)
+                waits[row.event_id] = waiting_columns(row, fate, until)
                 rows.append(row)
                 if isinstance(fate, Waiting) and fate.error:
                     LOG.warning("waiting until=%s attempts=%d %s", f"{until:%FT%TZ}", row.attempts + 1, fate.error)
@@ -159,7 +159,7 @@ def _signed(product: Product) -> Iterator[tuple[Replica, Row, Signed]]:
                 yield replica, row, fate
 
 
-def _not_taken(row: Row, answer: Registration, now: datetime) -> Waiting:
+def not_taken(row: Row, answer: Registration, now: datetime) -> Waiting:
     """A conflict is beyond mending by time; what is refused today may be trusted tomorrow."""
     error = f"the store answers {answer.outcome}: {answer.reason}"
     if answer.outcome is Outcome.CONFLICT:
@@ -175,7 +175,7 @@ def _left(replica: Replica, now: datetime) -> list[tuple[Row, Fate, datetime]]:
     return [(row, fate, fate.until if isinstance(fate, Waiting) else first) for row, fate in left]
 
 
-def _columns(row: Row, fate: Fate, until: datetime) -> dict[str, Any]:
+def waiting_columns(row: Row, fate: Fate, until: datetime) -> dict[str, Any]:
     """The columns of a row that stays."""
     columns = {
         "not_before": until,

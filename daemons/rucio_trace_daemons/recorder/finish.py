@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rucio_trace_policy.tables import Moment, tables
 from sqlalchemy import Table, Text, select
 
+from rucio_trace.dataset import is_dataset
 from rucio_trace.status import product_status
+from rucio_trace_daemons.recorder.counting import mark_parents, note_dataset
+from rucio_trace_daemons.recorder.decide import DATASETS
 from rucio_trace_daemons.recorder.resolve import alive, rse_vos
 from rucio_trace_daemons.recorder.rows import Settled, Signed
 from rucio_trace_daemons.recorder.sets import among
@@ -79,12 +82,13 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is known of one product now."""
+    """What is known of one product now; of a dataset, what its own traces say."""
 
     key: Key
     status: ProductStatus
     proven_names: Mapping[str, str]  # the name last signed, by RSE id
     attributes: Mapping[str, Any]
+    is_dataset: bool = False
 
 
 def snapshot(key: Key, history: Sequence[Stored], rse_id_of: Callable[[str], str]) -> Snapshot:
@@ -96,18 +100,21 @@ def snapshot(key: Key, history: Sequence[Stored], rse_id_of: Callable[[str], str
         attributes |= stored.trace.statement.attributes or {}
     if status.origin is not None:
         attributes |= status.origin.trace.statement.attributes or {}
-    return Snapshot(key, status, names, attributes)
+    return Snapshot(key, status, names, attributes, is_dataset(stored.trace for stored in history))
 
 
 def write_snapshots(connection: Connection, snapshots: Sequence[Snapshot]) -> None:
     """Write what is newer than what stands there; forget products that Rucio has removed."""
+    for s in sorted((s for s in snapshots if s.is_dataset), key=lambda s: s.key):
+        note_dataset(connection, s.key, s.status)
+    snapshots = [s for s in snapshots if not s.is_dataset]
     if not snapshots:
         return
     ours = tables(connection.dialect.name)
     living = alive(connection, {(s.key[0], s.key[1]) for s in snapshots})
     gone = {s.key for s in snapshots if living.get((s.key[0], s.key[1])) != s.key[2]}
-    positions = _lock(connection, ours.products, [s for s in snapshots if s.key not in gone])
-    newer = [s for s in snapshots if s.key not in gone and positions.get(s.key, _NONE) <= s.status.position]
+    before = _lock(connection, ours.products, [s for s in snapshots if s.key not in gone])
+    newer = [s for s in snapshots if s.key not in gone and before.get(s.key, _NOTHING)[0] <= s.status.position]
     _forget(connection, ours.products, list(gone))
     # Replicas that were deleted are in no snapshot: all of the product's rows make way for the new ones.
     _forget(connection, ours.replicas, [*gone, *(s.key for s in newer)])
@@ -119,28 +126,43 @@ def write_snapshots(connection: Connection, snapshots: Sequence[Snapshot]) -> No
     replicas = [row for s in newer for row in _replica_rows(s)]
     if replicas:
         connection.execute(ours.replicas.insert(), replicas)
+    changed = [s.key for s in newer if before.get(s.key, _NOTHING)[1:] != (str(s.status.status), _hash(s))]
+    mark_parents(connection, changed)
 
 
-def _lock(connection: Connection, products: Table, snapshots: Sequence[Snapshot]) -> dict[Key, int]:
-    """The position each product's row was computed from; locked, so that nobody writes an older one after us.
+# Position, status and digest of a product's row.
+Before = tuple[int, str | None, str | None]
+_NOTHING: Before = (_NONE, None, None)
+
+
+def _lock(connection: Connection, products: Table, snapshots: Sequence[Snapshot]) -> dict[Key, Before]:
+    """What each product's row says; locked, so that nobody writes an older one after us.
 
     Where there is no row one is made first: what is not there cannot be locked.
     """
-    positions = _positions(connection, products, [s.key for s in snapshots])
-    missing = sorted((s for s in snapshots if s.key not in positions), key=lambda s: s.key)
+    before = _before(connection, products, [s.key for s in snapshots])
+    missing = sorted((s for s in snapshots if s.key not in before), key=lambda s: s.key)
     if missing:
         upsert(connection, products, [_product_row(s) | {"position": _NONE} for s in missing])
-        positions |= _positions(connection, products, [s.key for s in missing])
-    return positions
+        made = _before(connection, products, [s.key for s in missing])
+        # Ours, or made by another writer meanwhile: what it was before tells nobody that it changed.
+        before |= {key: (position, None, None) for key, (position, _, _) in made.items()}
+    return before
 
 
-def _positions(connection: Connection, products: Table, keys: Sequence[Key]) -> dict[Key, int]:
+def _before(connection: Connection, products: Table, keys: Sequence[Key]) -> dict[Key, Before]:
     if not keys:
         return {}
     c = products.c
-    query = select(c.scope, c.name, c.generation, c.position).where(_among(connection, products, keys))
+    query = select(c.scope, c.name, c.generation, c.position, c.status, c.hash).where(
+        _among(connection, products, keys)
+    )
     rows = connection.execute(query.order_by(c.scope, c.name, c.generation).with_for_update())
-    return {(row.scope, row.name, row.generation): row.position or 0 for row in rows}
+    return {(row.scope, row.name, row.generation): (row.position or 0, row.status, row.hash) for row in rows}
+
+
+def _hash(s: Snapshot) -> str | None:
+    return s.status.origin.trace.statement.hash if s.status.origin else None
 
 
 def _forget(connection: Connection, table: Table, keys: Sequence[Key]) -> None:
@@ -165,7 +187,7 @@ def _product_row(s: Snapshot) -> dict[str, Any]:
         "proven": s.status.proven,
         "total": s.status.total,
         "trace_id": origin.id if origin else None,
-        "hash": statement.hash if statement else None,
+        "hash": _hash(s),
         "hash_algorithm": statement.hash_algorithm if statement else None,
         "signer": statement.signer if statement else None,
         "verified_at": s.status.verified_at,
@@ -202,7 +224,7 @@ def outcome(fate: Fate) -> str:
 
 def count_outcomes(connection: Connection, finished: Iterable[tuple[Row, str]]) -> None:
     """Add rows that ended, each with its outcome, to the counts, in the transaction that removes them."""
-    counts = Counter((row.rse_id, word) for row, word in finished)
+    counts = Counter((row.rse_id or DATASETS, word) for row, word in finished)
     if not counts:
         return
     table = tables(connection.dialect.name).outcomes

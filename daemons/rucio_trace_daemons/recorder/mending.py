@@ -14,7 +14,7 @@ from rucio_trace_policy.database import clock, writing
 from rucio_trace_policy.tables import tables
 from sqlalchemy import and_, case, func, or_, select, tuple_, update
 
-from rucio_trace_daemons.recorder.decide import Reason
+from rucio_trace_daemons.recorder.decide import DATASETS, Reason
 from rucio_trace_daemons.recorder.finish import count_outcomes
 from rucio_trace_daemons.recorder.outbox import STOPPED
 from rucio_trace_daemons.recorder.removals import forget_removals
@@ -96,7 +96,7 @@ def summarise(engine: Engine) -> Summary:
                 )
             )
         }
-    lines = [_line(names.get(rse_id, rse_id), counts.get(rse_id), guards.get(rse_id)) for rse_id in {*counts, *guards}]
+    lines = [_line(_label(names, rse_id), counts.get(rse_id), guards.get(rse_id)) for rse_id in {*counts, *guards}]
     return Summary(sorted(lines, key=lambda line: line.rse), outcomes)
 
 
@@ -123,7 +123,7 @@ def chosen(engine: Engine, choice: Choice, limit: int) -> list[tuple[str, Row[An
         where = _where(connection, outbox, choice)
         rows = connection.execute(select(outbox).where(where).order_by(outbox.c.id).limit(limit)).all()
         names = _names(connection, {row.rse_id for row in rows})
-    return [(names.get(row.rse_id, row.rse_id), row) for row in rows]
+    return [(_label(names, row.rse_id), row) for row in rows]
 
 
 def retry(engine: Engine, choice: Choice, *, discard_signature: bool = False) -> int:
@@ -197,6 +197,10 @@ def _held(outbox: Any, now: datetime) -> ColumnElement[bool]:
 
 def _count(condition: ColumnElement[bool]) -> Any:
     return func.count(case((condition, 1)))
+
+
+def _label(names: dict[str, str], rse_id: str | None) -> str:
+    return DATASETS if rse_id is None else names.get(rse_id, rse_id)
 
 
 def _names(connection: Connection, rse_ids: set[str]) -> dict[str, str]:

@@ -43,6 +43,7 @@ class Options:
     staging_bytes: int = 20 * 1024**3
     contents: bool = True
     limits: ArchiveLimits = field(default_factory=ArchiveLimits)
+    datasets: Literal["sign", "leave", "exclude"] = "sign"
     accounts: Literal["keep", "pseudonym", "omit"] = "pseudonym"
     accounts_key: bytes = b""
     service: ServiceContext | None = None
@@ -75,6 +76,7 @@ class Options:
             staging_bytes=recorder.staging_bytes,
             contents=recorder.contents,
             limits=ArchiveLimits(**asdict(limits)),
+            datasets=recorder.datasets,
             accounts=recorder.accounts,
             accounts_key=_read_accounts_key(settings),
             service=service if service.context or service.type or service.provider else None,

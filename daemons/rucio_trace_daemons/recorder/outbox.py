@@ -72,12 +72,21 @@ class Outbox:
         """Take every pending row of the products of up to *limit* due rows; None of *rse_ids* means any RSE."""
         if rse_ids is not None and not rse_ids:
             return Claim((), (), datetime.now(UTC))
+        rse_id = self._table.c.rse_id
+        of_mine = rse_id.is_not(None) if rse_ids is None else rse_id.in_(rse_ids)
+        return self._claim(limit, of_mine, lambda row: row.rse_id and (rse_ids is None or row.rse_id in rse_ids))
+
+    def claim_datasets(self, limit: int) -> Claim:
+        """The same for rows of datasets, which are of no RSE."""
+        return self._claim(limit, self._table.c.rse_id.is_(None), lambda row: row.rse_id is None)
+
+    def _claim(self, limit: int, of_mine: ColumnElement[bool], is_mine: Callable[[Row], object]) -> Claim:
         with self.transaction() as connection:
             self._wait_for_turn(connection)
             now = clock(connection)
-            products = self._due_products(connection, now, limit, rse_ids)
+            products = self._due_products(connection, now, limit, of_mine)
             pending = self._pending(connection, products, now) if products else []
-            mine = [row for row in pending if rse_ids is None or row.rse_id in rse_ids]
+            mine = [row for row in pending if is_mine(row)]
             taken = {row.id for row in mine}
             if taken:
                 connection.execute(
@@ -97,12 +106,10 @@ class Outbox:
             connection.execute(select(installations.c.version).with_for_update()).all()
 
     def _due_products(
-        self, connection: Connection, now: datetime, limit: int, rse_ids: Collection[str] | None
+        self, connection: Connection, now: datetime, limit: int, of_mine: ColumnElement[bool]
     ) -> list[Product]:
         c = self._table.c
-        due = and_(_passed(c.not_before, now, STOPPED), _passed(c.claimed_until, now))
-        if rse_ids is not None:
-            due = and_(due, c.rse_id.in_(rse_ids))
+        due = and_(_passed(c.not_before, now, STOPPED), _passed(c.claimed_until, now), of_mine)
         query = select(c.scope, c.name).where(due).order_by(c.id).limit(limit).with_for_update(skip_locked=True)
         products = list(dict.fromkeys((row.scope, row.name) for row in connection.execute(query)))
         if not self._postgresql or not products:

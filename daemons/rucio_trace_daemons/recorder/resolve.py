@@ -37,6 +37,7 @@ __all__ = [
     "replicas_of_rse",
     "resolve",
     "rse_vos",
+    "rucio_table",
 ]
 
 # A transfer request that brought its file; others (queued, failed, lost) brought nothing.
@@ -79,7 +80,8 @@ class Facts:
     transfers: Mapping[Product, Sequence[Transfer]]
 
 
-def _rucio(name: str, *columns: Any) -> Any:
+def rucio_table(name: str, *columns: Any) -> Any:
+    """One of Rucio's tables with the *columns* that are asked for."""
     return table(name, *columns, schema=DEFAULT_SCHEMA_NAME)
 
 
@@ -87,9 +89,9 @@ def _guid(name: str) -> Any:
     return column(name, GUID())
 
 
-_REPLICAS = _rucio("replicas", *map(column, ("scope", "name", "state", "path", "created_at")), _guid("rse_id"))
+_REPLICAS = rucio_table("replicas", *map(column, ("scope", "name", "state", "path", "created_at")), _guid("rse_id"))
 _REQUESTS = tuple(
-    _rucio(
+    rucio_table(
         name,
         *map(column, ("scope", "name", "activity", "account", "transfertool", "adler32", "md5", "state")),
         *map(column, ("external_id", "created_at")),
@@ -97,8 +99,8 @@ _REQUESTS = tuple(
     )
     for name in ("requests", "requests_history")
 )
-_RSES = _rucio("rses", _guid("id"), column("vo"))
-_DIDS = _rucio("dids", *map(column, ("scope", "name", "created_at", "did_type")))
+_RSES = rucio_table("rses", _guid("id"), column("vo"))
+_DIDS = rucio_table("dids", *map(column, ("scope", "name", "created_at", "did_type")))
 
 
 def resolve(engine: Engine, products: Collection[Product], arrived: Collection[Product]) -> Facts:

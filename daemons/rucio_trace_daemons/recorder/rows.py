@@ -17,7 +17,7 @@ __all__ = ["Fate", "Row", "Settled", "Signed", "Waiting"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One change of a replica, as the hooks wrote it."""
+    """One change of a replica or a dataset, as the hooks wrote it; what is of a dataset has no `rse_id`."""
 
     id: int
     event_id: str

@@ -19,6 +19,8 @@ from rucio_trace_daemons.keys import Keys
 from rucio_trace_daemons.recorder.before import Origins
 from rucio_trace_daemons.recorder.compose import Composer
 from rucio_trace_daemons.recorder.context import Clock, Context
+from rucio_trace_daemons.recorder.counting import Counting
+from rucio_trace_daemons.recorder.datasets import Datasets
 from rucio_trace_daemons.recorder.deliver import Delivery
 from rucio_trace_daemons.recorder.finish import Names
 from rucio_trace_daemons.recorder.follow import BULK, Follower
@@ -140,9 +142,9 @@ class Recorder:
         """A worker for the calling thread."""
         worker: Worker | None = None
 
-        def watch(count: int) -> None:
+        def watch(_count: int) -> None:
             if worker is not None:
-                worker.watch(count)
+                worker.held.watch()
 
         clock = Clock()
         prover = Prover(self.storage, clock, self.options.contents, self.options.limits)
@@ -152,5 +154,7 @@ class Recorder:
         origins = Origins(self.engine, self.store, self.trust, seam)
         lookup = LookUp(context, self.store, self.rses, self.names, origins, first_installed(self.engine))
         delivery = Delivery(context, outbox, self.store, self.names, self.trust, seam)
-        worker = Worker(context, outbox, lookup, delivery, self.chosen, self.stop.is_set, seam)
+        counting = Counting(self.engine, outbox.worker, self.options.lease, seam)
+        datasets = Datasets(context, outbox, self.store, self.trust, counting, seam)
+        worker = Worker(context, outbox, lookup, delivery, datasets, self.chosen, self.stop.is_set, seam)
         return worker

@@ -7,6 +7,8 @@
     register    the store takes them, each once
     finish      one transaction: status recomputed from the store, outcomes counted, rows removed
 
+Then a few rows of datasets in the same way (`datasets`), and datasets whose files changed are counted (`counting`).
+
 A `Worker` belongs to one thread. What is found is delivered every few seconds, so that a long batch loses little when
 it is killed.
 """
@@ -22,13 +24,15 @@ from rucio.common.exception import DatabaseException
 from sqlalchemy.exc import DBAPIError
 
 from rucio_trace.errors import TraceabilityError
+from rucio_trace_daemons.recorder.held import Held
 from rucio_trace_daemons.recorder.product import Product, backoff, settle_product
-from rucio_trace_daemons.storage_errors import LeaseLost, Stopping
+from rucio_trace_daemons.storage_errors import LeaseLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rucio_trace_daemons.recorder.context import Context
+    from rucio_trace_daemons.recorder.datasets import Datasets
     from rucio_trace_daemons.recorder.deliver import Delivery
     from rucio_trace_daemons.recorder.lookup import LookUp
     from rucio_trace_daemons.recorder.outbox import Claim, Outbox
@@ -51,17 +55,18 @@ class Worker:
         outbox: Outbox,
         lookup: LookUp,
         delivery: Delivery,
+        datasets: Datasets,
         rse_ids: Callable[[], set[str] | None],
         stopping: Callable[[], bool],
         seam: Callable[[str], None],
     ) -> None:
         self._context, self._outbox, self._lookup, self._delivery = context, outbox, lookup, delivery
-        self._rse_ids, self._stopping, self._seam = rse_ids, stopping, seam
-        self._held: list[Row] = []
-        self._renewed = 0.0
+        self._rse_ids, self._seam = rse_ids, seam
+        self.held = Held(outbox, context.options.lease, stopping)
+        self._datasets = datasets
 
     def step(self) -> int:
-        """Handle one batch; returns how many rows it claimed: 0 when nothing is due.
+        """Handle one batch of replicas' rows, then one of datasets'; returns how many were claimed: 0 if none is due.
 
         Raises:
             TraceabilityError, DBAPIError, DatabaseException: the store or Rucio's database is away, files of trust
@@ -71,32 +76,31 @@ class Worker:
         context = self._context
         context.keys.signer_at(context.clock(), context.clock())
         claim = self._outbox.claim(context.options.bulk, self._rse_ids())
-        context.clock.set(claim.now)
-        if not claim.rows:
-            return 0
-        self._held, self._renewed = list(claim.rows), time.monotonic()
+        done = self._hold(claim, self._run) if claim.rows else 0
+        return done + self._step_datasets()
+
+    def _step_datasets(self) -> int:
+        claim = self._datasets.claim()
+        done = self._hold(claim, self._datasets.run) if claim.rows else 0
+        return done + self._datasets.count()
+
+    def _hold(self, claim: Claim, run: Callable[[Claim, Counter[str]], None]) -> int:
+        """Do *run* under the lease of *claim*; returns how many rows it has."""
+        self._context.clock.set(claim.now)
+        self.held.hold(claim.rows)
         outcomes: Counter[str] = Counter()
         try:
-            self._run(claim, outcomes)
+            run(claim, outcomes)
         except LeaseLost:
-            LOG.warning("lease-lost rows=%d; raise recorder.lease_seconds if this happens often", len(self._held))
+            LOG.warning("lease-lost rows=%d; raise recorder.lease_seconds if this happens often", len(self.held))
         except (TraceabilityError, DBAPIError, DatabaseException):
-            self._give_back()
+            self.held.give_back()
             raise
         finally:
             if outcomes:
                 LOG.info("batch %s", " ".join(f"{word}={count}" for word, count in sorted(outcomes.items())))
+        self.held.hold(())
         return len(claim.rows)
-
-    def watch(self, _count: int) -> None:
-        """Called while bytes are read: keeps the lease alive, and gives up when it is lost or the process stops."""
-        if self._stopping():
-            raise Stopping
-        if time.monotonic() - self._renewed > self._context.options.lease.total_seconds() / 3:
-            held = self._outbox.renew(self._held)
-            self._renewed = time.monotonic()
-            if len(held) < len(self._held):
-                raise LeaseLost
 
     def _run(self, claim: Claim, outcomes: Counter[str]) -> None:
         batch = self._lookup.batch(claim)
@@ -105,16 +109,15 @@ class Worker:
         found: list[Product] = []
         since = time.monotonic()
         for product in batch.products:
-            self.watch(0)
+            self.held.watch()
             settle_product(product, self._context, batch.rses, batch.guards)
             self._seam("proven")
             found.append(product)
             if time.monotonic() - since > GATHER_SECONDS:
                 outcomes.update(self._delivery.deliver(found, batch.guards))
-                self._let_go([row for product in found for row in product.rows])
+                self.held.let_go([row for product in found for row in product.rows])
                 found, since = [], time.monotonic()
         outcomes.update(self._delivery.deliver(found, batch.guards))
-        self._held = []
 
     def _give_up(self, unfit: Sequence[tuple[Row, str]]) -> None:
         """Rows about which nothing can be said wait, and say why."""
@@ -125,17 +128,4 @@ class Worker:
         }
         if waits:
             self._outbox.postpone(waits, [row for row, _ in unfit])
-            self._let_go([row for row, _ in unfit])
-
-    def _let_go(self, rows: Sequence[Row]) -> None:
-        done = {row.event_id for row in rows}
-        self._held = [row for row in self._held if row.event_id not in done]
-
-    def _give_back(self) -> None:
-        """Let others take what we hold; if even that fails, the lease runs out by itself."""
-        held, self._held = self._held, []
-        if held:
-            try:
-                self._outbox.release(held)
-            except (DBAPIError, DatabaseException):  # the error that brought us here is the one to report
-                LOG.debug("release-failed rows=%d", len(held))
+            self.held.let_go([row for row, _ in unfit])
