@@ -107,11 +107,12 @@ def write_snapshots(connection: Connection, snapshots: Sequence[Snapshot]) -> No
     gone = {s.key for s in snapshots if living.get((s.key[0], s.key[1])) != s.key[2]}
     newer = [s for s in snapshots if s.key not in gone and positions.get(s.key, -1) <= s.status.position]
     # Replicas that were deleted are in no snapshot: all of the product's rows make way for the new ones.
-    for table in (ours.replicas, ours.products):
+    for table in (ours.replicas, ours.signed, ours.products):
         _forget(connection, table, [*gone, *(s.key for s in newer)])
     products = [_product_row(s) for s in newer]
     replicas = [row for s in newer for row in _replica_rows(s)]
-    for table, values in ((ours.products, products), (ours.replicas, replicas)):
+    signed = [row for s in newer for row in _signed_rows(s)]
+    for table, values in ((ours.products, products), (ours.replicas, replicas), (ours.signed, signed)):
         if values:
             connection.execute(table.insert(), values)
 
@@ -172,6 +173,17 @@ def _replica_rows(s: Snapshot) -> list[dict[str, Any]]:
         }
         for rse_id, replica in s.status.replicas.items()
     ]
+
+
+def _signed_rows(s: Snapshot) -> list[dict[str, Any]]:
+    """Size and checksums that the origin's trace gives; no row where there is no origin."""
+    if s.status.origin is None:
+        return []
+    scope, name, generation = s.key
+    origin = s.status.origin.trace.statement
+    hashes = origin.hashes or {}
+    checksums = {"adler32": hashes.get("ADLER32"), "md5": hashes.get("MD5")}
+    return [{"scope": scope, "name": name, "generation": generation, "bytes": origin.size, **checksums}]
 
 
 def outcome(fate: Fate) -> str:
