@@ -53,6 +53,8 @@ COMMANDS = {
     "export": "Write traces in the words of others: CDSE, PROV, STAC.",
     "hooks": "Install, check and remove the hooks in Rucio's database.",
     "outbox": "Look at and mend the recorder's outbox.",
+    "gaps": "Find what has no trace, and traces of what is gone.",
+    "backfill": "Prove and sign an archive that is older than its traces.",
     "store": "Prepare and inspect the trace store.",
     "key": "Make signing keys and certificate requests.",
     "demo": "Run a whole federation on this machine.",
@@ -107,7 +109,15 @@ def _put_example_last(command: click.Command) -> None:
             _put_example_last(each)
 
 
-_EXTRAS = {"hooks": "rucio", "outbox": "rucio", "demo": "sandbox", "upload": "client", "download": "client"}
+_EXTRAS = {
+    "hooks": "rucio",
+    "outbox": "rucio",
+    "gaps": "rucio",
+    "backfill": "rucio",
+    "demo": "sandbox",
+    "upload": "client",
+    "download": "client",
+}
 
 
 class MissingPart(click.ClickException):

@@ -61,6 +61,7 @@ def _decide(path: str, method: Method = Method.READ, *, traced: bool = False, **
         ("AU", [RECHECK]),
         ("TD", [RECHECK]),
         ("TB", [RECHECK]),
+        ("AA", [RECHECK]),
         ("CD", [EXPECTED]),
         ("UD", [EXPECTED]),
         ("UB", [EXPECTED]),
@@ -76,6 +77,11 @@ def _decide(path: str, method: Method = Method.READ, *, traced: bool = False, **
         ("CAB-", [SUPERSEDED, SUPERSEDED, UNOBSERVED]),
         ("ADCA", [SUPERSEDED, EXPECTED, ARRIVAL]),
         ("CAD", [ARRIVAL, RECHECK]),
+        ("CAA", [ARRIVAL, RECHECK]),
+        ("AAA", [SUPERSEDED, RECHECK]),
+        ("AAD", [SUPERSEDED, RECHECK]),
+        ("AAUA", [SUPERSEDED, SUPERSEDED, ARRIVAL]),
+        ("AA-", [SUPERSEDED, UNOBSERVED]),
         ("CAUA", [SUPERSEDED, SUPERSEDED, ARRIVAL]),
         ("CATA", [ARRIVAL, EXCLUDED, EXCLUDED]),
         ("ADB", [RECHECK, EXPECTED]),
@@ -121,6 +127,7 @@ def test_once_the_grace_is_over_it_is_read() -> None:
 @pytest.mark.parametrize("method", [Method.NONE, Method.TRANSFER])
 def test_where_nothing_can_be_looked_at_a_doubt_is_not_signed(method: Method) -> None:
     assert _decide("AD", method) == [EXCLUDED]
+    assert _decide("AA", method) == [EXCLUDED]
     assert _decide("CAD", method) == [ARRIVAL, EXCLUDED]
 
 

@@ -56,7 +56,7 @@ class Question(StrEnum):
     """What a proof has to answer."""
 
     ARRIVAL = "arrival"  # is what came the product? CREATE, COPY or CORRUPT
-    RECHECK = "recheck"  # Rucio doubts it; is it still the product? VERIFY, CORRUPT or LOST
+    RECHECK = "recheck"  # it is doubted; is it still the product? VERIFY, CORRUPT or LOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +161,8 @@ def _kind(change: Change) -> _Kind:
         return _Kind.DELETED
     if new == TEMPORARY or (old, new) == (TEMPORARY, AVAILABLE):
         return _Kind.IGNORED
+    if old == new == AVAILABLE:  # no change at all: one of our own programs asks for a look
+        return _Kind.DOUBTED
     if new == AVAILABLE:
         return _Kind.ARRIVED
     if old in (AVAILABLE, TEMPORARY) and new in (BAD, BEING_DELETED, UNAVAILABLE):

@@ -117,15 +117,18 @@ def write_snapshots(connection: Connection, snapshots: Sequence[Snapshot]) -> No
     newer = [s for s in snapshots if s.key not in gone and before.get(s.key, _NOTHING)[0] <= s.status.position]
     _forget(connection, ours.products, list(gone))
     # Replicas that were deleted are in no snapshot: all of the product's rows make way for the new ones.
-    _forget(connection, ours.replicas, [*gone, *(s.key for s in newer)])
+    for table in (ours.replicas, ours.signed):
+        _forget(connection, table, [*gone, *(s.key for s in newer)])
     if newer:
         # A row that others wait for is changed and never replaced: they would find it gone, and not see the new one.
         columns = [c.name for c in ours.products.c if not c.primary_key]
         rows = [_product_row(s) for s in newer]
         upsert(connection, ours.products, rows, lambda new: {name: new[name] for name in columns})
     replicas = [row for s in newer for row in _replica_rows(s)]
-    if replicas:
-        connection.execute(ours.replicas.insert(), replicas)
+    signed = [row for s in newer for row in _signed_rows(s)]
+    for table, values in ((ours.replicas, replicas), (ours.signed, signed)):
+        if values:
+            connection.execute(table.insert(), values)
     changed = [s.key for s in newer if before.get(s.key, _NOTHING)[1:] != (str(s.status.status), _hash(s))]
     mark_parents(connection, changed)
 
@@ -212,6 +215,17 @@ def _replica_rows(s: Snapshot) -> list[dict[str, Any]]:
         }
         for rse_id, replica in s.status.replicas.items()
     ]
+
+
+def _signed_rows(s: Snapshot) -> list[dict[str, Any]]:
+    """Size and checksums that the origin's trace gives; no row where there is no origin."""
+    if s.status.origin is None:
+        return []
+    scope, name, generation = s.key
+    origin = s.status.origin.trace.statement
+    hashes = origin.hashes or {}
+    checksums = {"adler32": hashes.get("ADLER32"), "md5": hashes.get("MD5")}
+    return [{"scope": scope, "name": name, "generation": generation, "bytes": origin.size, **checksums}]
 
 
 def outcome(fate: Fate) -> str:

@@ -15,8 +15,8 @@ from rucio_trace_daemons.recorder.history import History
 from rucio_trace_daemons.recorder.missing import Guards
 from rucio_trace_daemons.recorder.product import Product
 from rucio_trace_daemons.recorder.removals import find_removals
-from rucio_trace_daemons.recorder.resolve import resolve
-from rucio_trace_daemons.recorder.rows import Replica
+from rucio_trace_daemons.recorder.resolve import alive, resolve
+from rucio_trace_daemons.recorder.rows import QUEUED_BY_GAPS, Replica
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,10 +70,11 @@ class LookUp:
         arrived = {(scope, name) for scope, name, _ in arriving}
         facts = resolve(self.context.engine, {(row.scope, row.name) for row in rows}, arrived)
         ends = {i for of in facts.transfers.values() for t in of for i in (t.source_rse_id, t.rse_id) if i}
+        overtaken = self._overtaken(rows, facts)
         products = self._products(keys, histories, before, facts, [*rows, *claim.others])
         removals = find_removals(self.context.engine, rows)
         for product in products.values():
-            product.removals = removals
+            product.removals, product.overtaken = removals, overtaken
         _put(rows, products)
         guards = Guards.load(self.context.engine, known.keys(), self.context.options.lost_in_a_row)
         return Batch(list(products.values()), known | self.rses.get(ends), guards, unfit)
@@ -103,6 +104,21 @@ class LookUp:
             )
             for (scope, name, generation), key in keys.items()
         }
+
+    def _overtaken(self, rows: Sequence[Row], facts: Facts) -> set[str]:
+        """What a search for gaps has queued and no longer holds: no trigger's row says when that came to be."""
+        queued = [row for row in rows if row.action == QUEUED_BY_GAPS and row.message is None]
+        if not queued:
+            return set()
+        with self.context.engine.connect() as connection:
+            living = alive(connection, {(row.scope, row.name) for row in queued})
+
+        def states(row: Row) -> list[str]:
+            product = (row.scope, row.name)
+            known = facts.replicas.get(product, ()) if living.get(product) == row.generation else ()
+            return [replica.state for replica in known if replica.rse_id == row.rse_id]
+
+        return {row.event_id for row in queued if states(row) != ([] if row.new_state is None else [row.new_state])}
 
     def _history(self, vo: str, stored: Sequence[Stored], before: Before) -> History:
         status = product_status(stored, self.names.of(vo)) if stored else None

@@ -18,7 +18,7 @@ from rucio_trace_daemons.recorder.testimony import Testimony
 from rucio_trace_daemons.storage_errors import LeaseLost, Stopping
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from rucio_trace.trace import ProductKey
@@ -50,6 +50,7 @@ class Product:
     transfers: Sequence[Transfer]
     pending: Sequence[Row]  # all its rows, those on other recorders' RSEs too
     removals: Mapping[str, Who] = field(default_factory=dict)  # who let go of a replica, by event id
+    overtaken: Collection[str] = ()  # event ids of queued rows that no longer hold
     replicas: list[Replica] = field(default_factory=list)
     adopted: bool = False  # older than the hooks
 
@@ -79,13 +80,16 @@ def settle_product(product: Product, context: Context, rses: Mapping[str, Rse], 
 def _decisions(
     replica: Replica, product: Product, context: Context, rses: Mapping[str, Rse], now: datetime
 ) -> Sequence[Decision]:
-    decisions = decide(
-        [row.change for row in replica.rows],
+    standing = [row for row in replica.rows if row.event_id not in product.overtaken]
+    decided = decide(
+        [row.change for row in standing],
         rses[replica.rse_id].method,
         traced=product.history.traced(replica.rse_id),
         now=now,
         grace=context.options.grace,
     )
+    of_row = {row.event_id: decision for row, decision in zip(standing, decided, strict=True)}
+    decisions = [of_row.get(row.event_id, Settle(Reason.SUPERSEDED)) for row in replica.rows]
     if any(_is_due(row, now) for row in replica.rows):
         return decisions
     return [

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from rucio_trace.envelope import Trace
 
-__all__ = ["Fate", "Row", "Settled", "Signed", "Waiting"]
+__all__ = ["QUEUED_BY_GAPS", "Fate", "Row", "Settled", "Signed", "Waiting"]
+
+# The action of a row that no trigger wrote: a search for gaps asks for a look, or reports a deletion nobody saw.
+QUEUED_BY_GAPS = "gaps"
 
 
 @dataclass(frozen=True, slots=True)
