@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from rucio.common.exception import InvalidRSEExpression
@@ -18,6 +19,7 @@ from rucio_trace_policy.database import writing
 from rucio_trace.configured import open_store
 from rucio_trace.errors import ConfigurationError
 from rucio_trace.watched import Trusted
+from rucio_trace_daemons.alarms import Alarms, check_certificate
 from rucio_trace_daemons.keys import Keys
 from rucio_trace_daemons.recorder.before import Origins
 from rucio_trace_daemons.recorder.compose import Composer
@@ -49,7 +51,9 @@ LOG = logging.getLogger("traceability-recorder")
 
 # RSEs that come to match `recorder.rses`, and files of trust that change, are followed within this time.
 FOLLOW_SECONDS = 60.0
-# How often notes that explain deletions are looked through for those a later one has made useless.
+# Alarms whose window is over are told within this time.
+TELL_SECONDS = 60.0
+# How often the certificate is looked at, and notes that explain deletions for those a later one has made useless.
 PRUNE_SECONDS = 3600.0
 
 
@@ -68,6 +72,24 @@ class _Chosen:
                 self._ids = _matching(self._expression)
                 self._until = time.monotonic() + FOLLOW_SECONDS
             return self._ids
+
+
+class _Every:
+    """Says to one of all threads, at most so often, that it is time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._lock, self._at = seconds, threading.Lock(), 0.0
+
+    def is_time(self) -> bool:
+        with self._lock:
+            now = time.monotonic()
+            if now < self._at:
+                return False
+            self._at = now + self._seconds
+            return True
+
+    def again_now(self) -> None:
+        self._at = 0.0
 
 
 def _matching(expression: str) -> set[str]:
@@ -90,11 +112,12 @@ class Recorder:
     staging: Staging
     rses: Rses
     names: Names
+    alarms: Alarms
     trust: Callable[[], Trust | None]
     chosen: Callable[[], set[str] | None]
     stop: threading.Event
-    pruning: threading.Lock = field(default_factory=threading.Lock)
-    prune_at: float = 0.0
+    telling: _Every = field(default_factory=lambda: _Every(TELL_SECONDS))
+    pruning: _Every = field(default_factory=lambda: _Every(PRUNE_SECONDS))
 
     @classmethod
     def open(cls, settings: Settings, options: Options, engine: Engine, stop: threading.Event) -> Self:
@@ -113,27 +136,29 @@ class Recorder:
             staging,
             Rses(engine),
             names,
+            Alarms.of(engine, settings),
             trust,
             _Chosen(options.rses),
             stop,
         )
 
     def follow(self) -> None:
-        """What is to be done now and then: follow the key on disk, and drop what no deletion will ask for."""
+        """What is to be done now and then: follow the key on disk, tell alarms, drop what no deletion will ask for."""
         if self.keys.refresh():
             LOG.info("key-reloaded")
         if self.keys.fault:
             LOG.error("key-unfit %s", self.keys.fault)
-        with self.pruning:
-            if time.monotonic() < self.prune_at:
-                return
-            self.prune_at = time.monotonic() + PRUNE_SECONDS
+        if self.telling.is_time():
+            self.alarms.tell()
+        if not self.pruning.is_time():
+            return
+        check_certificate(self.alarms, self.keys, self.options.site, datetime.now(UTC))
         with writing(self.engine) as connection:
             count = prune(connection)
         if count:
             LOG.info("pruned rows=%d", count)
         if count >= PRUNE_ROWS:  # there is more
-            self.prune_at = 0.0
+            self.pruning.again_now()
 
     def close(self) -> None:
         self.staging.close()
@@ -154,6 +179,6 @@ class Recorder:
         outbox = Outbox(self.engine, self.options.lease, seam)
         origins = Origins(self.engine, self.store, self.trust, seam)
         lookup = LookUp(context, self.store, self.rses, self.names, origins, first_installed(self.engine))
-        delivery = Delivery(context, outbox, self.store, self.names, self.trust, seam)
+        delivery = Delivery(context, outbox, self.store, self.names, self.rses, self.alarms, self.trust, seam)
         worker = Worker(context, outbox, lookup, delivery, self.chosen, self.stop.is_set, seam)
         return worker
