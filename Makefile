@@ -8,7 +8,8 @@ WORKERS ?= $(shell nproc)
 
 DEMO_PACKAGES := python3-venv xrootd-server xrootd-client
 TEST_PACKAGES := $(DEMO_PACKAGES) postgresql mariadb-server openssl bzip2 xz-utils \
-	nginx-light openssh-server openssh-client xrootd-server-plugins python3-gfal2 gfal2-plugin-http gfal2-plugin-xrootd b3sum
+	nginx-light openssh-server openssh-client xrootd-server-plugins python3-gfal2 gfal2-plugin-http gfal2-plugin-xrootd b3sum \
+	activemq default-jre-headless prometheus
 
 # An engine is started only where none answers, and a base image made only where none can be pulled.
 DOCKER_PACKAGES := docker.io docker-compose debootstrap iptables

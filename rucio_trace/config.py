@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "Alarms",
     "BadOption",
     "Instance",
     "Limits",
+    "Metrics",
     "Producer",
     "Recorder",
     "ServiceContext",
@@ -147,6 +149,22 @@ class Producer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alarms:
+    """How alarms are grouped, and whom Rucio's Hermes shall write to."""
+
+    window_seconds: int = _at_least(3_600)
+    email: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """Where a daemon serves its metrics; port 0: nowhere."""
+
+    port: int = _at_least(0, 0)
+    address: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything the programs can be told; `file` is None when no file was found and all is default."""
 
@@ -156,6 +174,8 @@ class Settings:
     limits: Limits = Limits()
     recorder: Recorder = Recorder()
     producer: Producer = Producer()
+    alarms: Alarms = Alarms()
+    metrics: Metrics = Metrics()
     file: Path | None = field(default=None, metadata={"internal": True})
 
     @classmethod

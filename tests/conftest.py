@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from rucio_trace_sandbox.activemq import ActiveMQ
 from rucio_trace_sandbox.fts import FtsStandIn
 from rucio_trace_sandbox.home import RucioHome, claim_process
 from rucio_trace_sandbox.mariadb import RUCIO_CHARSET, MariaDbServer
@@ -242,6 +243,13 @@ def moto(sandbox_folder: Path, tls: LoopbackTls) -> Iterator[Moto]:
     """moto as an S3 storage over TLS."""
     with Moto.start(sandbox_folder / "moto", tls) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def activemq(sandbox_folder: Path) -> Iterator[ActiveMQ]:
+    """A broker; Rucio's Hermes reaches it with `rucio.configure(**activemq.rucio_sections)`."""
+    with ActiveMQ.start(sandbox_folder / "activemq") as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")

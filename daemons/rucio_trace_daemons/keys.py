@@ -45,6 +45,12 @@ class Keys:
         password = files.read(self._password_file).strip() if self._password_file else None
         return files, Signer.load(files.read(self._key), files.read(self._certificate), password)
 
+    @property
+    def not_after(self) -> datetime:
+        """When the last certificate in use ends."""
+        with self._lock:
+            return max(signer.not_after for signer in self._signers)
+
     def refresh(self) -> bool:
         """Follow the files on disk; returns whether another signer is in use now."""
         with self._lock:

@@ -21,6 +21,7 @@ from rucio.rse import rsemanager
 from sqlalchemy import select
 
 from rucio_trace.errors import ConfigurationError
+from rucio_trace.statement import DEFAULT_VO
 from rucio_trace_daemons.methods import Method
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class Rse:
     digest_fresh: bool = False  # the storage reads the bytes for each digest it is asked for
     spot_check: float = SPOT_CHECK  # the share of replicas that is read although the storage answers
     attributes: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def label(self) -> str:
+        """What people are shown: the name, with its VO where that is not the only one."""
+        return self.name if self.vo == DEFAULT_VO else f"{self.name}@{self.vo}"
 
     def info(self) -> Any:
         """Rucio's own settings of the RSE, from Rucio's own cache."""
@@ -84,6 +90,12 @@ class Rses:
                 self._known |= {rse.id: (time.monotonic(), rse) for rse in loaded}
                 fresh |= {rse.id: rse for rse in loaded}
             return fresh
+
+    def labels(self, rse_ids: Iterable[str]) -> dict[str, str]:
+        """What people are shown for each of *rse_ids*; the id itself where Rucio knows none."""
+        wanted = set(rse_ids)
+        known = self.get(wanted)
+        return {rse_id: known[rse_id].label if rse_id in known else rse_id for rse_id in wanted}
 
     def _load(self, rse_ids: set[str]) -> list[Rse]:
         rse, attribute = models.RSE.__table__.c, models.RSEAttrAssociation.__table__.c

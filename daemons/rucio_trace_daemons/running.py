@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
-__all__ = ["Daemon", "Worker", "run_threads"]
+__all__ = ["Daemon", "Every", "Worker", "run_threads"]
 
 # How long a thread whose heartbeat could not be written waits before it begins again.
 RESTART_SECONDS = 5.0
@@ -30,6 +31,24 @@ class Worker(Protocol):
     def step(self) -> int:
         """How much was done; 0 when nothing is due."""
         ...
+
+
+class Every:
+    """Says to one of all threads, at most so often, that it is time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._lock, self._at = seconds, threading.Lock(), 0.0
+
+    def is_time(self) -> bool:
+        with self._lock:
+            now = time.monotonic()
+            if now < self._at:
+                return False
+            self._at = now + self._seconds
+            return True
+
+    def again_now(self) -> None:
+        self._at = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,10 @@ from rucio.rse import rsemanager
 from sqlalchemy.exc import SQLAlchemyError
 
 from rucio_trace.errors import StorageError, TraceabilityError
+from rucio_trace_daemons import metrics
 from rucio_trace_daemons.readers import reader_for
 from rucio_trace_daemons.staging import fetched
-from rucio_trace_daemons.storage_errors import NotFound, PrefixMissing, Refused, Unavailable
+from rucio_trace_daemons.storage_errors import LeaseLost, NotFound, PrefixMissing, Refused, Stopping, Unavailable
 from rucio_trace_daemons.streams import Throttle, local_pieces, paced
 
 if TYPE_CHECKING:
@@ -112,8 +113,14 @@ class Storage:
         is read `Changed`: neither is evidence of anything.
         """
         lane = self._lane(replica.rse)
-        with _turn(lane, replica, watch), self._source(replica, watch) as source:
-            yield paced(source, lane.throttle, self._pause, watch)
+
+        def watch_and_count(count: int) -> None:
+            metrics.bytes_read(replica.rse.label, count)
+            watch(count)
+
+        with _counting_failures(replica, "read"), _turn(lane, replica, watch), self._source(replica, watch) as source:
+            yield paced(source, lane.throttle, self._pause, watch_and_count)
+        metrics.reading_ended(replica.rse.label, "read")
 
     def exists(self, replica: Replica) -> bool:
         """Whether storage has such a file, without reading it."""
@@ -146,10 +153,13 @@ class Storage:
         It may have to read the whole file for that; `watch` is called meanwhile and may raise to give up.
         """
         lane = self._lane(replica.rse)
-        with _turn(lane, replica, watch), self._asking(replica.rse) as access:
+        with _counting_failures(replica, "storage"), _turn(lane, replica, watch), self._asking(replica.rse) as access:
             if access.reader is None:
                 return None
-            return _watched(partial(access.reader.digest, str(replica), access.pfn(replica), algorithms), watch)
+            answer = _watched(partial(access.reader.digest, str(replica), access.pfn(replica), algorithms), watch)
+        if answer is not None:
+            metrics.reading_ended(replica.rse.label, "storage")
+        return answer
 
     def _lane(self, rse: Rse) -> _Lane:
         with self._lock:
@@ -194,6 +204,18 @@ class Storage:
             with _rucio_errors(rse.name):
                 access = known[rse.id] = _connect(rse, renew=rse.id in refused)
         return access
+
+
+@contextlib.contextmanager
+def _counting_failures(replica: Replica, method: str) -> Iterator[None]:
+    """Count by class what went wrong; that we gave it up ourselves did not."""
+    try:
+        yield
+    except (LeaseLost, Stopping):
+        raise
+    except StorageError as error:
+        metrics.reading_ended(replica.rse.label, method, type(error).__name__)
+        raise
 
 
 @contextlib.contextmanager

@@ -68,7 +68,10 @@ def status(as_json: bool) -> None:
 
     found = summarise(_engine())
     if as_json:
-        lines = [{**asdict(line), "oldest": _iso(line.oldest)} for line in found.lines]
+        lines = [
+            {**asdict(line), **{name: _iso(getattr(line, name)) for name in ("oldest", "oldest_moving")}}
+            for line in found.lines
+        ]
         json_line({"rses": lines, "outcomes": found.outcomes})
         return
     columns = ("RSE", "due", "held", "waiting", "stopped", "oldest", "lost in a row")

@@ -45,6 +45,13 @@ def minos_expiration() -> None:
     _once("minos-expiration", daemon.run_once, bulk=1000)
 
 
+def hermes() -> None:
+    """Hand Rucio's messages on."""
+    from rucio.daemons.hermes import hermes as daemon
+
+    _once("hermes", daemon.run_once, bulk=1000)
+
+
 def judge_injector() -> None:
     """Apply rules that were made asynchronously."""
     from rucio.daemons.judge import injector as daemon

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rucio_trace.envelope import dumps
 from rucio_trace.statement import DEFAULT_VO
 from rucio_trace.store import Outcome
+from rucio_trace_daemons import metrics
+from rucio_trace_daemons.alarms import Kind
 from rucio_trace_daemons.recorder.before import declared_since, may_join
 from rucio_trace_daemons.recorder.finish import count_outcomes, outcome, snapshot, write_snapshots
 from rucio_trace_daemons.recorder.outbox import STOPPED
@@ -18,7 +20,7 @@ from rucio_trace_daemons.recorder.removals import forget_removals
 from rucio_trace_daemons.recorder.rows import Settled, Signed, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -26,12 +28,14 @@ if TYPE_CHECKING:
     from rucio_trace.identity import Trust
     from rucio_trace.store import Registration, Store
     from rucio_trace.trace import ProductKey
+    from rucio_trace_daemons.alarms import Alarms
     from rucio_trace_daemons.recorder.context import Context
     from rucio_trace_daemons.recorder.finish import Names, Snapshot
     from rucio_trace_daemons.recorder.missing import Guards
     from rucio_trace_daemons.recorder.outbox import Outbox
     from rucio_trace_daemons.recorder.product import Product
     from rucio_trace_daemons.recorder.rows import Fate, Replica, Row
+    from rucio_trace_daemons.rses import Rses
 
 __all__ = ["Delivery", "not_taken", "waiting_columns"]
 
@@ -39,6 +43,8 @@ LOG = logging.getLogger("traceability-recorder")
 
 # Outcomes that say whether the storage of an RSE still has its files.
 _GUARDED = frozenset({"CREATE", "COPY", "VERIFY", "CORRUPT", "LOST"})
+# Outcomes of a batch after which there may be something to tell.
+_ALARMING = frozenset({"CORRUPT", "LOST", "waiting"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ class Delivery:
     outbox: Outbox
     store: Store
     names: Names
+    rses: Rses
+    alarms: Alarms
     trust: Callable[[], Trust | None]
     seam: Callable[[str], None]
 
@@ -67,6 +75,8 @@ class Delivery:
         self._register(products)
         outcomes.update(self._finish(products, guards))
         outcomes["waiting"] += self._postpone(products, guards)
+        if outcomes.keys() & _ALARMING:
+            self.alarms.tell()
         return +outcomes
 
     def _register(self, products: Sequence[Product]) -> None:
@@ -79,6 +89,9 @@ class Delivery:
         for (replica, row, _), answer in zip(signed, answers, strict=True):
             if answer.outcome not in (Outcome.STORED, Outcome.KNOWN):
                 replica.fates[row.event_id] = not_taken(row, answer, self.context.clock())
+        refused = [answer.reason for answer in answers if answer.outcome in (Outcome.REFUSED, Outcome.UNDECIDED)]
+        if refused:
+            self.alarms.report(Kind.STORE_REFUSES, self.context.options.site, {"reason": refused[-1]}, len(refused))
 
     def _finish(self, products: Sequence[Product], guards: Guards) -> Counter[str]:
         """One transaction: status, counts, and the rows are gone."""
@@ -95,6 +108,7 @@ class Delivery:
             self.names.note(statement.vo or DEFAULT_VO, statement.rse or "", row.rse_id)
         touched = {fate.trace.statement.product for _, fate in signed}
         snapshots = self._snapshots([product for product in products if product.key in touched])
+        labels = self.rses.labels({row.rse_id for row, _ in finished.values()} | guards.unsaved)
         self.seam("recomputed")
         with self.outbox.transaction() as connection:
             write_snapshots(connection, snapshots)
@@ -104,9 +118,16 @@ class Delivery:
             ended = [(row, outcome(fate)) for event, (row, fate) in finished.items() if event in gone]
             count_outcomes(connection, ended)
             forget_removals(connection, [row for row, _ in ended])
-            guards.save(connection, {row.rse_id for row, word in ended if word in _GUARDED}, self.context.clock())
+            of_event = {fate.trace.statement.event_id: fate.trace.statement.did for _, fate in signed}
+            for kind in (Kind.CORRUPT, Kind.LOST):
+                bad = [(labels[row.rse_id], of_event[row.event_id]) for row, word in ended if word == kind]
+                self._note(connection, kind, bad)
+            self._save(connection, guards, {row.rse_id for row, word in ended if word in _GUARDED}, labels)
             self.seam("finishing")
+        guards.unsaved.clear()
         self.seam("finished")
+        for row, word in ended:
+            metrics.row_ended(labels[row.rse_id], word)
         return Counter(word for _, word in ended)
 
     def _snapshots(self, products: Sequence[Product]) -> list[Snapshot]:
@@ -134,14 +155,32 @@ class Delivery:
                 if isinstance(fate, Waiting) and fate.stopped:
                     stops.append((row, fate.stopped))
 
+        labels = self.rses.labels({row.rse_id for row, _ in stops} | guards.unsaved)
+
         def also(connection: Connection) -> None:
             count_outcomes(connection, stops)
-            guards.save(connection, guards.unsaved, self.context.clock())
+            stuck = [(labels[row.rse_id], f"{row.scope}:{row.name}") for row, _ in stops]
+            self._note(connection, Kind.OUTBOX_STUCK, stuck)
+            self._save(connection, guards, (), labels)
 
         if waits:
             self.outbox.postpone(waits, rows, also)
             guards.unsaved.clear()
         return len(waits)
+
+    def _save(
+        self, connection: Connection, guards: Guards, rse_ids: Collection[str], labels: Mapping[str, str]
+    ) -> None:
+        """Write the guards of *rse_ids*, and of RSEs that are signed for no more: that is an alarm."""
+        guards.save(connection, guards.unsaved.union(rse_ids), self.context.clock())
+        for rse in sorted(labels[rse_id] for rse_id in guards.unsaved):
+            self.alarms.note(connection, Kind.SIGNING_STOPPED, rse, {"lost_in_a_row": guards.limit})
+
+    def _note(self, connection: Connection, kind: Kind, found: Sequence[tuple[str, str | None]]) -> None:
+        """Count DIDs, each with its RSE: one alarm for each RSE."""
+        for rse in sorted({rse for rse, _ in found}):
+            dids = [did for of_rse, did in found if of_rse == rse]
+            self.alarms.note(connection, kind, rse, {"dids": dids}, len(dids))
 
 
 def _overtaken(connection: Connection, products: Sequence[Product]) -> list[str]:

@@ -38,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     setup_logging(process_name=EXECUTABLE)
     try:
-        run(Settings.load(arguments.config), once=arguments.run_once, **_overrides(arguments))
+        settings = Settings.load(arguments.config)
+        if arguments.metrics_port is not None:
+            settings = replace(settings, metrics=replace(settings.metrics, port=arguments.metrics_port))
+        run(settings, once=arguments.run_once, **_overrides(arguments))
     except TraceabilityError as error:
         LOG.critical("cannot-run %s", error)
         print(f"rucio-trace-recorder: {error}", file=sys.stderr)  # noqa: T201 - also where no log is configured
@@ -59,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bulk", type=int, metavar="N", help="due rows a batch")
     parser.add_argument("--sleep-time", type=int, metavar="SECONDS", help="pause when nothing is due")
     parser.add_argument("--rses", metavar="EXPRESSION", help="only RSEs of this RSE expression")
+    parser.add_argument("--metrics-port", type=int, metavar="N", help="serve metrics for Prometheus there")
     return parser
 
 
@@ -85,6 +89,7 @@ def run(settings: Settings, *, once: bool = False, **overrides: Any) -> None:
     # Rucio's own modules cannot even be imported where there is no rucio.cfg.
     from rucio_trace_policy import hooks
 
+    from rucio_trace_daemons.monitoring import served
     from rucio_trace_daemons.recorder.options import Options
     from rucio_trace_daemons.recorder.service import Recorder
 
@@ -92,7 +97,8 @@ def run(settings: Settings, *, once: bool = False, **overrides: Any) -> None:
     hooks.check(engine, schema)
     recorder = Recorder.open(settings, options, engine, GRACEFUL_STOP)
     try:
-        run_threads(daemon(recorder), once=once)
+        with served(settings.metrics, EXECUTABLE, engine, recorder.rses, recorder.keys):
+            run_threads(daemon(recorder), once=once)
     finally:
         recorder.close()
 

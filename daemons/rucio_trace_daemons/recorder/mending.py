@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rucio.db.sqla import models
 from rucio_trace_policy.database import clock, writing
-from rucio_trace_policy.tables import tables
+from rucio_trace_policy.tables import Moment, tables
 from sqlalchemy import and_, case, func, or_, select, tuple_, update
 
 from rucio_trace_daemons.recorder.decide import DATASETS, Reason
@@ -48,12 +48,14 @@ class Choice:
 class Line:
     """The rows of one RSE, by what they wait for."""
 
+    rse_id: str
     rse: str
     due: int
     held: int
     waiting: int
     stopped: int
     oldest: datetime | None
+    oldest_moving: datetime | None  # of those that are not stopped
     lost_in_a_row: int
     signing_stopped: bool
 
@@ -83,6 +85,7 @@ def summarise(engine: Engine) -> Summary:
                     _count(and_(~held, stopped)).label("stopped"),
                     _count(and_(~held, waiting, ~stopped)).label("waiting"),
                     func.min(c.at).label("oldest"),
+                    func.min(case((stopped, None), else_=c.at), type_=Moment()).label("oldest_moving"),
                 ).group_by(c.rse_id)
             )
         }
@@ -96,21 +99,25 @@ def summarise(engine: Engine) -> Summary:
                 )
             )
         }
-    lines = [_line(_label(names, rse_id), counts.get(rse_id), guards.get(rse_id)) for rse_id in {*counts, *guards}]
+    lines = [
+        _line(rse_id, _label(names, rse_id), counts.get(rse_id), guards.get(rse_id)) for rse_id in {*counts, *guards}
+    ]
     return Summary(sorted(lines, key=lambda line: line.rse), outcomes)
 
 
-def _line(rse: str, counts: Any, guard: Any) -> Line:
+def _line(rse_id: str, rse: str, counts: Any, guard: Any) -> Line:
     rows, held, waiting, stopped = (
         (counts.rows, counts.held or 0, counts.waiting or 0, counts.stopped or 0) if counts else (0, 0, 0, 0)
     )
     return Line(
+        rse_id,
         rse,
         rows - held - waiting - stopped,
         held,
         waiting,
         stopped,
         counts.oldest if counts else None,
+        counts.oldest_moving if counts else None,
         guard.lost_in_a_row if guard else 0,
         guard is not None and guard.stopped_at is not None,
     )

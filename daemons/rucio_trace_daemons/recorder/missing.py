@@ -106,7 +106,7 @@ class Guards:
     limit: int
     lost: Counter[str] = field(default_factory=Counter)
     stopped: set[str] = field(default_factory=set)
-    unsaved: set[str] = field(default_factory=set)  # stopped in this batch: no row of theirs may end and save it
+    unsaved: set[str] = field(default_factory=set)  # stopped in this batch, and not yet written down
 
     @classmethod
     def load(cls, engine: Engine, rse_ids: Collection[str], limit: int) -> Guards:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from rucio_trace_policy.causes import PRUNE_ROWS, prune
@@ -14,6 +13,7 @@ from rucio_trace_policy.database import writing
 from rucio_trace.configured import open_store
 from rucio_trace.errors import TraceabilityError
 from rucio_trace.watched import Trusted
+from rucio_trace_daemons.alarms import Alarms, check_certificate
 from rucio_trace_daemons.chosen import Chosen
 from rucio_trace_daemons.keys import Keys
 from rucio_trace_daemons.recorder.before import Origins
@@ -30,10 +30,12 @@ from rucio_trace_daemons.recorder.prove import Prover
 from rucio_trace_daemons.recorder.resolve import first_installed
 from rucio_trace_daemons.recorder.step import Worker
 from rucio_trace_daemons.rses import Rses
+from rucio_trace_daemons.running import Every
 from rucio_trace_daemons.staging import Staging
 from rucio_trace_daemons.storage import Storage
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from sqlalchemy import Engine
@@ -49,7 +51,9 @@ LOG = logging.getLogger("traceability-recorder")
 
 # How often the store is asked for what others said of products: two small queries.
 LOOK_SECONDS = 10.0
-# How often notes that explain deletions are looked through for those a later one has made useless.
+# Alarms whose window is over are told within this time.
+TELL_SECONDS = 60.0
+# How often the certificate is looked at, and notes that explain deletions for those a later one has made useless.
 PRUNE_SECONDS = 3600.0
 
 
@@ -65,12 +69,13 @@ class Recorder:
     staging: Staging
     rses: Rses
     names: Names
+    alarms: Alarms
     trust: Callable[[], Trust | None]
     chosen: Callable[[], set[str] | None]
     stop: threading.Event
-    now_and_then: threading.Lock = field(default_factory=threading.Lock)
-    prune_at: float = 0.0
-    look_at: float = 0.0
+    telling: Every = field(default_factory=lambda: Every(TELL_SECONDS))
+    looking: Every = field(default_factory=lambda: Every(LOOK_SECONDS))
+    pruning: Every = field(default_factory=lambda: Every(PRUNE_SECONDS))
 
     @classmethod
     def open(cls, settings: Settings, options: Options, engine: Engine, stop: threading.Event) -> Self:
@@ -89,29 +94,25 @@ class Recorder:
             staging,
             Rses(engine),
             names,
+            Alarms.of(engine, settings),
             trust,
             Chosen("recorder.rses", options.rses),
             stop,
         )
 
     def follow(self) -> None:
-        """What is to be done now and then: follow the key on disk and the store, drop what no deletion will ask for."""
+        """What is to be done now and then: follow key and store, tell alarms, drop what no deletion will ask for."""
         if self.keys.refresh():
             LOG.info("key-reloaded")
         if self.keys.fault:
             LOG.error("key-unfit %s", self.keys.fault)
-        if self._due("look_at", LOOK_SECONDS):
+        if self.telling.is_time():
+            self.alarms.tell()
+        if self.looking.is_time():
             self._look()
-        if self._due("prune_at", PRUNE_SECONDS):
+        if self.pruning.is_time():
+            check_certificate(self.alarms, self.keys, self.options.site, datetime.now(UTC))
             self._prune()
-
-    def _due(self, at: str, every: float) -> bool:
-        """Whether it is the calling thread that has to do now what is to be done *every* so many seconds."""
-        with self.now_and_then:
-            if time.monotonic() < getattr(self, at):
-                return False
-            setattr(self, at, time.monotonic() + every)
-            return True
 
     def _look(self) -> None:
         """Show in Rucio what others have registered."""
@@ -124,7 +125,7 @@ class Recorder:
         if count:
             LOG.info("followed traces=%d", count)
         if count >= BULK:  # there is more
-            self.look_at = 0.0
+            self.looking.again_now()
 
     def _prune(self) -> None:
         with writing(self.engine) as connection:
@@ -132,7 +133,7 @@ class Recorder:
         if count:
             LOG.info("pruned rows=%d", count)
         if count >= PRUNE_ROWS:  # there is more
-            self.prune_at = 0.0
+            self.pruning.again_now()
 
     def close(self) -> None:
         self.staging.close()
@@ -153,7 +154,7 @@ class Recorder:
         outbox = Outbox(self.engine, self.options.lease, seam)
         origins = Origins(self.engine, self.store, self.trust, seam)
         lookup = LookUp(context, self.store, self.rses, self.names, origins, first_installed(self.engine))
-        delivery = Delivery(context, outbox, self.store, self.names, self.trust, seam)
+        delivery = Delivery(context, outbox, self.store, self.names, self.rses, self.alarms, self.trust, seam)
         counting = Counting(self.engine, outbox.worker, self.options.lease, seam)
         datasets = Datasets(context, outbox, self.store, self.trust, counting, seam)
         worker = Worker(context, outbox, lookup, delivery, datasets, self.chosen, self.stop.is_set, seam)
