@@ -26,17 +26,23 @@ import sys
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    # Blocks to read into, and blocks that were: how many bytes, or why none.
+    _Lane = tuple[SimpleQueue[memoryview], SimpleQueue[tuple[memoryview, int | OSError]]]
+
 __all__ = ["main"]
 
-# Measured: one request of this size, cut up by the kernel, keeps a disk busy; two of them are all the memory it takes.
-_BLOCK_BYTES = 16 << 20
-_BLOCKS = 2
+# Measured: two requests of this size, which the kernel cuts up, keep a disk busy; two more blocks are hashed meanwhile.
+# That is all the memory it takes.
+_BLOCK_BYTES = 8 << 20
+_LANES = 2
+_BLOCKS_PER_LANE = 2
 # So many cores hash as fast as any disk reads; the others serve the storage's users.
 _MAX_THREADS = 4
 # Answers of a file system that has no O_DIRECT.
@@ -156,11 +162,22 @@ def _state(status: os.stat_result) -> tuple[int, ...]:
 
 
 def _blocks(file: int, size: int) -> Iterator[memoryview]:
-    """The file's first *size* bytes, in order; the next block is read while the last one is worked on."""
+    """The file's first *size* bytes, in order; the next blocks are read while one is worked on."""
+    offsets = range(0, size, _BLOCK_BYTES)
+    lanes = [_lane(file, size, offsets[first::_LANES]) for first in range(min(_LANES, len(offsets)))]
+    for empty, full in islice(cycle(lanes), len(offsets)):
+        block, count = full.get()
+        if isinstance(count, OSError):
+            raise count
+        yield block[:count]
+        empty.put(block)
+
+
+def _lane(file: int, size: int, offsets: Sequence[int]) -> _Lane:
+    """A thread that reads the blocks at *offsets*, one after the other."""
     empty: SimpleQueue[memoryview] = SimpleQueue()
     full: SimpleQueue[tuple[memoryview, int | OSError]] = SimpleQueue()
-    offsets = range(0, size, _BLOCK_BYTES)
-    for _ in offsets[:_BLOCKS]:
+    for _ in offsets[:_BLOCKS_PER_LANE]:
         memory = mmap.mmap(-1, _BLOCK_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # aligned, as O_DIRECT wants it
         with suppress(OSError):  # a kernel without huge pages; with them a tenth of the time is saved
             memory.madvise(mmap.MADV_HUGEPAGE)
@@ -176,12 +193,7 @@ def _blocks(file: int, size: int) -> Iterator[memoryview]:
                 return
 
     threading.Thread(target=read, daemon=True).start()
-    for _ in offsets:
-        block, count = full.get()
-        if isinstance(count, OSError):
-            raise count
-        yield block[:count]
-        empty.put(block)
+    return empty, full
 
 
 def _filled(file: int, block: memoryview, offset: int, size: int) -> int:

@@ -42,7 +42,7 @@ def ask(capsys: pytest.CaptureFixture[str]) -> Callable[..., Asked]:
     return lambda *arguments: Asked(capsys, *map(str, arguments))
 
 
-@pytest.mark.parametrize("size", [0, 1, 4096, 16 * MIB - 1, 16 * MIB, 16 * MIB + 1, 40 * MIB + 5])
+@pytest.mark.parametrize("size", [0, 1, 4096, 8 * MIB - 1, 8 * MIB, 8 * MIB + 1, 41 * MIB + 5])
 def test_the_answer_is_the_digest_and_when_it_was_read(tmp_path: Path, ask: Callable[..., Asked], size: int) -> None:
     content = os.urandom(size)
     (tmp_path / "file").write_bytes(content)
