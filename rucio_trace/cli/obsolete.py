@@ -52,6 +52,7 @@ def obsolete(ctx: click.Context, /, did: str, **options: Any) -> None:
         raise click.UsageError("--undo takes no --replaced-by")
     if not options["undo"] and not (reason or "").strip():
         raise click.UsageError("give a --reason")
+    split_did(did)
     if successor and ":".join(split_did(successor, "--replaced-by")) == did:
         raise click.UsageError("a product does not replace itself")
     with desk(ctx, options) as at:

@@ -36,7 +36,7 @@ def _engine() -> Engine | None:
 
 
 def living_generation(key: ProductKey) -> str | None:
-    """When Rucio created the file that bears the name of *key* now; None if there is none, or nobody to ask."""
+    """When Rucio created what bears the name of *key* now; None if there is nothing, or nobody to ask."""
     engine = _engine()
     if engine is None:
         return None

@@ -114,6 +114,15 @@ def test_every_help_text_ends_with_an_example(path: tuple[str, ...]) -> None:
         ["search", "--event", "PARTY"],
         ["key"],
         ["key", "request", "/nonexistent", "--name", "x"],
+        ["who", "no-colon"],
+        ["obsolete", "s:n"],
+        ["obsolete", "s:n", "--reason", " "],
+        ["obsolete", "n", "--reason", "x"],
+        ["obsolete", "s:n", "--reason", "x", "--replaced-by", "n"],
+        ["obsolete", "s:n", "--reason", "x", "--replaced-by", "s:n"],
+        ["obsolete", "s:n", "--undo", "--replaced-by", "s:m"],
+        ["revoke", "00000000-0000-4000-8000-000000000000"],
+        ["revoke", "00000000-0000-4000-8000-000000000000", "--reason", "x"],  # nobody is trusted
         ["history", "s:n"],  # no store is configured
     ],
     ids=" ".join,

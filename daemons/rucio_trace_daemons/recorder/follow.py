@@ -18,7 +18,7 @@ from rucio_trace.joining import linked
 from rucio_trace.trace import format_time
 from rucio_trace_daemons.recorder.before import may_join
 from rucio_trace_daemons.recorder.finish import snapshot, write_snapshots
-from rucio_trace_daemons.recorder.resolve import files_alive
+from rucio_trace_daemons.recorder.resolve import alive
 from rucio_trace_daemons.recorder.upsert import upsert
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Follower:
 def refresh(
     engine: Engine, store: Store, names: Names, trust: Trust | None, keys: Collection[ProductKey]
 ) -> dict[ProductKey, ProductStatus]:
-    """Write anew what Rucio shows of those of *keys* that are living files there; returns their status.
+    """Write anew what Rucio shows of those of *keys* that live there; returns their status.
 
     Each in a transaction of its own: whoever holds several rows waits for us in no circle.
     """
@@ -108,10 +108,10 @@ def refresh(
 
 
 def living(engine: Engine, keys: Collection[ProductKey]) -> dict[ProductKey, Key]:
-    """For those of *keys* whose name a file in Rucio bears: that file, as our tables key it."""
+    """For those of *keys* whose name a DID in Rucio bears: that DID, as our tables key it."""
     scopes = {key: InternalScope(key.scope, vo=key.vo).internal for key in keys}
     with engine.connect() as connection:
-        began = files_alive(connection, {(scopes[key], key.name) for key in keys})
+        began = alive(connection, {(scopes[key], key.name) for key in keys})
     return {
         key: (scopes[key], key.name, moment)
         for key in keys

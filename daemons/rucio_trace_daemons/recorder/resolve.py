@@ -32,7 +32,6 @@ __all__ = [
     "Named",
     "Transfer",
     "alive",
-    "files_alive",
     "first_installed",
     "replicas_of_rse",
     "resolve",
@@ -100,7 +99,7 @@ _REQUESTS = tuple(
     for name in ("requests", "requests_history")
 )
 _RSES = rucio_table("rses", _guid("id"), column("vo"))
-_DIDS = rucio_table("dids", *map(column, ("scope", "name", "created_at", "did_type")))
+_DIDS = rucio_table("dids", column("scope"), column("name"), column("created_at"))
 
 
 def resolve(engine: Engine, products: Collection[Product], arrived: Collection[Product]) -> Facts:
@@ -160,13 +159,6 @@ def alive(connection: Connection, products: Collection[Product]) -> dict[Product
     """The living ones of *products* with the begin of their generation."""
     found = _ask(connection, [_DIDS.c.created_at], _DIDS, products)
     return {(row[0], row[1]): _moment(row[2]) for row in found}
-
-
-def files_alive(connection: Connection, products: Collection[Product]) -> dict[Product, datetime | None]:
-    """As `alive`, without datasets and containers."""
-    # Compared as text: the type is an enumeration on PostgreSQL.
-    found = _ask(connection, [_DIDS.c.created_at, cast(_DIDS.c.did_type, Text)], _DIDS, products)
-    return {(row[0], row[1]): _moment(row[2]) for row in found if row[3] == "F"}
 
 
 def rse_vos(connection: Connection) -> dict[str, str]:
