@@ -45,6 +45,7 @@ COMMANDS = {
     "check": "Check products against the manifests in them.",
     "history": "Show the life of a product.",
     "search": "Find traces in the store.",
+    "dataset": "Print the list of files that a dataset's trace signs.",
     "lineage": "Show what a product was made from, or what was made from it.",
     "import": "Take in traces that come with products from elsewhere.",
     "export": "Write traces in the words of others: CDSE, PROV, STAC.",
