@@ -122,14 +122,13 @@ BEGIN
 END
 """
 
-# `dids` is updated all the time (accessed_at, availability, …): what is most often so is asked first, once. A closed
-# dataset loses members by a detachment (length) or with a file's last replica (complete); none can be added to it.
+# `dids` is updated all the time (accessed_at, availability, …): what is most often so is asked first, once. To a closed
+# dataset Rucio adds nothing, but files can be detached from it, which changes `length`.
 _POSTGRESQL_DIDS = """
 -- {mark}
 BEGIN
     IF NEW.is_open IS NOT DISTINCT FROM OLD.is_open
-       AND (NEW.is_open IS NOT FALSE
-            OR NEW.length IS NOT DISTINCT FROM OLD.length AND NEW.complete IS NOT DISTINCT FROM OLD.complete) THEN
+       AND (NEW.is_open IS NOT FALSE OR NEW.length IS NOT DISTINCT FROM OLD.length) THEN
         RETURN NULL;
     END IF;
     IF NEW.did_type::text <> 'D' THEN
@@ -237,9 +236,8 @@ BEGIN -- {mark}
     FROM (SELECT 1) LEFT JOIN rules ON rules.id = OLD.rule_id;
 END"""
 
-_SQLITE_DIDS = """CREATE TRIGGER {trigger} AFTER UPDATE OF is_open, length, complete ON dids
-WHEN NEW.did_type = 'D' AND (OLD.is_open IS NOT NEW.is_open
-     OR NEW.is_open = 0 AND (OLD.length IS NOT NEW.length OR OLD.complete IS NOT NEW.complete))
+_SQLITE_DIDS = """CREATE TRIGGER {trigger} AFTER UPDATE OF is_open, length ON dids
+WHEN NEW.did_type = 'D' AND (OLD.is_open IS NOT NEW.is_open OR NEW.is_open = 0 AND OLD.length IS NOT NEW.length)
 BEGIN -- {mark}
     INSERT INTO {schema}_outbox (event_id, scope, name, old_state, new_state, generation, account, action, rule, at)
     SELECT {uuid}, NEW.scope, NEW.name,

@@ -68,8 +68,7 @@ END"""
 _DIDS = """BEGIN
     DECLARE hooks VARCHAR(64) DEFAULT '{mark}';
     IF NEW.did_type = 'D'
-       AND (NOT (OLD.is_open <=> NEW.is_open)
-            OR NOT NEW.is_open AND NOT (OLD.length <=> NEW.length AND OLD.complete <=> NEW.complete)) THEN
+       AND (NOT (OLD.is_open <=> NEW.is_open) OR NOT NEW.is_open AND NOT (OLD.length <=> NEW.length)) THEN
         INSERT INTO {schema}_outbox (event_id, scope, name, old_state, new_state, generation,
                                      account, action, rule, at)
         VALUES ({uuid}, NEW.scope, NEW.name,

@@ -48,6 +48,7 @@ COMMANDS = {
     "obsolete": "Say that a product should not be used any more, or take that back.",
     "revoke": "Withdraw a trace, or take a withdrawal back.",
     "search": "Find traces in the store.",
+    "dataset": "Print the list of files that a dataset's trace signs.",
     "lineage": "Show what a product was made from, or what was made from it.",
     "import": "Take in traces that come with products from elsewhere.",
     "export": "Write traces in the words of others: CDSE, PROV, STAC.",

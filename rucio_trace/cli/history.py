@@ -10,6 +10,7 @@ from rucio_trace.cli import EXIT_UNDECIDED, settings_of
 from rucio_trace.cli.terminal import json_line, printable, say, show_table
 from rucio_trace.cli.traces import STYLES, as_object, note_on, remarks, short_time
 from rucio_trace.configured import open_store
+from rucio_trace.dataset import is_dataset
 from rucio_trace.envelope import to_json
 from rucio_trace.status import product_status
 from rucio_trace.trace import parse_time
@@ -65,9 +66,10 @@ def _show(key: ProductKey, traces: Sequence[Stored]) -> None:
     status = product_status(traces, str)
     vo = "" if key.vo == "def" else f", VO {key.vo}"
     click.echo(f"{printable(key.did)} of {printable(key.rucio)}{printable(vo)}")
-    click.echo(
-        f"created {parse_time(key.generation):%Y-%m-%d %H:%M:%S} UTC, {status.status}, {status.trace_replicas} good"
-    )
+    created, good = f"created {parse_time(key.generation):%Y-%m-%d %H:%M:%S} UTC", f"{status.trace_replicas} good"
+    if is_dataset(stored.trace for stored in traces):
+        good = "a dataset" if status.origin is None else f"a dataset of {status.origin.trace.statement.members} files"
+    click.echo(f"{created}, {status.status}, {good}")
     if status.origin is not None:
         origin = status.origin.trace.statement
         click.echo(f"{origin.hash_algorithm or 'digest'} {origin.hash}, {origin.size} bytes")

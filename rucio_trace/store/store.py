@@ -141,6 +141,17 @@ class Store:
             found = self._reader.histories(connection, keys, may_join)
         return {key: found.get(key, []) for key in keys}
 
+    def newest(self, dids: Collection[str]) -> dict[str, ProductKey | None]:
+        """The newest product of each of *dids* ("scope:name") that there are traces of."""
+        with self._database.reading() as connection:
+            found = self._reader.read(connection, read.of_dids(dids))
+        newest: dict[str, ProductKey | None] = dict.fromkeys(dids)
+        for stored in found:
+            key = stored.trace.statement.product
+            if key is not None and key.did in newest:
+                newest[key.did] = max(key, newest[key.did] or key, key=lambda key: key.generation)
+        return newest
+
     def created_outside(self, names: Collection[str]) -> dict[str, list[Stored]]:
         """The CREATE traces of files in no Rucio with these base names, by name, the oldest first."""
         with self._database.reading() as connection:

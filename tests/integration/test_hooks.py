@@ -99,7 +99,7 @@ def test_tables_with_changes_that_wait_are_not_removed(rucio: EmbeddedRucio) -> 
     hooks.check(rucio.engine)
 
 
-@pytest.mark.parametrize("trigger", [ddl.REPLICAS_TRIGGER, ddl.LOCKS_TRIGGER])
+@pytest.mark.parametrize("trigger", [ddl.REPLICAS_TRIGGER, ddl.LOCKS_TRIGGER, ddl.DIDS_TRIGGER])
 def test_a_missing_trigger_is_found_and_mended(rucio: EmbeddedRucio, trigger: str) -> None:
     hooks.install(rucio.engine)
     if rucio.backend == "postgresql":
@@ -299,3 +299,36 @@ def test_hooks_work_when_rucio_has_a_schema_of_its_own(rucio_postgresql: Embedde
     hooks.check(rucio.engine, "dev")
     with pytest.raises(hooks.HooksUnfit):
         hooks.check(rucio.engine)
+
+
+def test_of_all_changes_of_dids_only_those_of_a_datasets_content_leave_rows(rucio: EmbeddedRucio) -> None:
+    from rucio.core.did import add_did, attach_dids, detach_dids, set_metadata, set_status
+    from rucio.db.sqla.constants import DIDType
+
+    hooks.install(rucio.engine)
+    rse, scope = rucio.add_posix_rse("DISK"), rucio.scope
+    rucio.upload(rse, "file", b"content")
+    _run(rucio, f"DELETE FROM {tables(rucio.backend).outbox.fullname}")
+    file = [{"scope": scope, "name": "file"}]
+    with rucio.session() as session:
+        for name, kind in (("dataset", DIDType.DATASET), ("container", DIDType.CONTAINER)):
+            add_did(scope, name, kind, rucio.root, session=session)
+        attach_dids(scope, "dataset", file, rucio.root, session=session)
+        set_metadata(scope, "dataset", "events", 7, session=session)
+        set_status(scope, "container", session=session, open=False)
+        set_status(scope, "dataset", session=session, open=False)
+        detach_dids(scope, "dataset", file, session=session)
+        set_status(scope, "dataset", session=session, open=True)
+    _run(
+        rucio, "UPDATE dids SET accessed_at = '2026-01-01 00:00:00.000000', length = 3 WHERE is_open IS NULL OR is_open"
+    )
+    outbox = tables(rucio.backend).outbox
+    with rucio.engine.connect() as connection:
+        rows = connection.execute(select(outbox).order_by(outbox.c.id)).all()
+        [created] = connection.scalars(text("SELECT created_at FROM dids WHERE name = 'dataset'"))
+    assert [(row.rse_id, row.name, row.old_state, row.new_state) for row in rows] == [
+        (None, "dataset", "open", "closed"),
+        (None, "dataset", "closed", "closed"),
+        (None, "dataset", "closed", "open"),
+    ]
+    assert {str(row.generation.replace(tzinfo=None)) for row in rows} == {str(created)}

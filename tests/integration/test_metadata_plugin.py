@@ -114,15 +114,15 @@ def test_a_name_deleted_and_uploaded_again_never_shows_the_old_status(shown: Emb
     assert listed({"trace_hash": "12" * 32}) == []
 
 
-def test_files_older_than_the_hooks_and_collections_show_nothing(shown: EmbeddedRucio) -> None:
+def test_files_older_than_the_hooks_and_containers_show_nothing(shown: EmbeddedRucio) -> None:
     from rucio.core.did import add_did
     from rucio.db.sqla.constants import DIDType
 
     add_file("file")
     with shown.session() as session:
-        add_did(shown.scope, "dataset", DIDType.DATASET, shown.root, session=session)
+        add_did(shown.scope, "container", DIDType.CONTAINER, shown.root, session=session)
         session.execute(text("UPDATE dids SET created_at = '2020-01-01 00:00:00.000000' WHERE name = 'file'"))
-    assert metadata("file") == metadata("dataset") == metadata("no such name", "TRACEABILITY") == {}
+    assert metadata("file") == metadata("container") == metadata("no such name", "TRACEABILITY") == {}
     assert listed({"trace_status": "PENDING"}) == []
 
 

@@ -30,6 +30,7 @@ OWN = [
     "check",
     "history",
     "search",
+    "dataset",
     "store",
     "key",
     "lineage",
