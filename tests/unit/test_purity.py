@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent.parent / "rucio_trace"
 PURE = tuple(
-    """certificates chains checking envelope errors faults fields history identity joining keys lineage matching paths
-    product_digest revocation statement status strictjson trace unpacked verify exchange/cdse
+    """batch certificates chains checking envelope errors faults fields history identity joining keys lineage matching
+    merkle paths product_digest revocation statement status strictjson trace unpacked verify exchange/cdse
     exchange/incoming exchange/prov""".split()  # noqa: SIM905 - forty words read better so
 )
 ALLOWED = frozenset(
