@@ -43,6 +43,7 @@ __all__ = [
     "parse_proof",
     "product_of",
     "proof_to_json",
+    "read_line",
     "read_lines",
     "write_line",
     "write_lines",
@@ -81,6 +82,18 @@ def write_lines(lines: Sequence[Line]) -> bytes:
     data = _written(lines)
     read_lines(data)
     return data
+
+
+def read_line(data: bytes) -> Line:
+    """The reverse of `write_line`, and of nothing else.
+
+    Raises:
+        Malformed: anything else; no other error escapes.
+    """
+    line = _line(strictjson.read(data, "line"))
+    if write_line(line) != data:
+        raise Malformed("line", expected="a line as it is written", found="another spelling")
+    return line
 
 
 def read_lines(data: bytes) -> tuple[Line, ...]:

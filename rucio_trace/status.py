@@ -6,7 +6,8 @@ those the store accepted (docs/format.md, section 8).
 **Which trace of a replica is the latest?** A recorder registers the traces of one replica in the order
 of its outbox, so among the traces of one *site* the store's position decides, and a clock set back does
 no harm. Between sites only the signed times can be compared. Both rules in one: within a site a trace
-counts as no older than those registered before it; then times decide, and positions where they tie.
+counts as no older than those registered before it; then times decide, and positions where they tie. A line of a batch
+is registered minutes after its bytes were read, so that its position tells nothing: its own time decides alone.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from rucio_trace.statement import STRONG, Event, parse_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from rucio_trace.batch import Line
     from rucio_trace.envelope import Trace
     from rucio_trace.statement import Statement
-    from rucio_trace.store.records import Stored
+    from rucio_trace.store.records import BatchLine, Stored
 
 __all__ = ["ProductStatus", "ReplicaStatus", "State", "Status", "product_status", "speaker"]
 
@@ -90,10 +92,13 @@ class ProductStatus:
         return max(good, default=None)
 
 
-def product_status(history: Sequence[Stored], replica_key: Callable[[str], str]) -> ProductStatus:
+def product_status(
+    history: Sequence[Stored], replica_key: Callable[[str], str], lines: Sequence[BatchLine] = ()
+) -> ProductStatus:
     """The status of the one product that *history* speaks of; traces of files in no Rucio count if they join it.
 
-    *replica_key* gives for an RSE's signed name what the RSE is known by now: RSEs can be renamed.
+    *replica_key* gives for an RSE's signed name what the RSE is known by now: RSEs can be renamed. *lines* are what
+    batches that stand say of the product (`Store.proven`).
 
     Raises:
         ValueError: traces of several products, or of none.
@@ -103,13 +108,14 @@ def product_status(history: Sequence[Stored], replica_key: Callable[[str], str])
         raise ValueError("a status is that of one product")
     judged = history_of([*own, *join(own, (stored.trace for stored in history))], speaker)
     standing = {id(trace) for trace in judged.traces}
-    counting = [stored for stored in _in_order(history) if id(stored.trace) in standing]
-    replicas = _replicas(counting, judged.origin, replica_key)
+    counting = [stored for stored in history if id(stored.trace) in standing]
+    said = [said for said in _in_order(history, lines) if said.line is not None or id(said.stored.trace) in standing]
+    replicas = _replicas(said, judged.origin, replica_key)
     return ProductStatus(
         status=_status(judged, replicas),
         origin=next((stored for stored in counting if stored.trace is judged.origin), None),
         replicas=replicas,
-        position=max((stored.position for stored in history), default=0),
+        position=max((*(stored.position for stored in history), *(line.position for line in lines)), default=0),
     )
 
 
@@ -122,16 +128,25 @@ def speaker(trace: Trace) -> str:
     return " ".join((signer.subject, *sorted(signer.uris)))
 
 
-def _in_order(history: Iterable[Stored]) -> list[Stored]:
-    """*history* from the oldest to the youngest, by the rule at the head of this module."""
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a trace says of a replica, or a *line* of the batch *stored*."""
+
+    time: datetime
+    stored: Stored
+    line: Line | None = None
+
+
+def _in_order(history: Iterable[Stored], lines: Iterable[BatchLine]) -> list[_Said]:
+    """All that was said, from the oldest to the youngest, by the rule at the head of this module."""
     latest: dict[tuple[str | None, str | None], datetime] = {}
-    keys: list[tuple[datetime, int, Stored]] = []
+    said = [_Said(parse_time(found.line.time), found.batch, found.line) for found in lines]
     for stored in sorted(history, key=lambda stored: stored.position):
         of_site = (stored.trace.statement.site, stored.trace.statement.rse)
         time = max(_time(stored.trace.statement), latest.get(of_site, _EVER))
         latest[of_site] = time
-        keys.append((time, stored.position, stored))
-    return [stored for _, _, stored in sorted(keys, key=lambda key: key[:2])]
+        said.append(_Said(time, stored))
+    return sorted(said, key=lambda said: (said.time, said.stored.position))
 
 
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -152,12 +167,12 @@ def _proves(statement: Statement) -> bool:
 
 
 def _replicas(
-    counting: Iterable[Stored], origin: Trace | None, replica_key: Callable[[str], str]
+    counting: Iterable[_Said], origin: Trace | None, replica_key: Callable[[str], str]
 ) -> dict[str, ReplicaStatus]:
     replicas: dict[str, ReplicaStatus] = {}
     deleted: set[str] = set()
-    for stored in counting:
-        statement = stored.trace.statement
+    for said in counting:
+        statement = said.stored.trace.statement
         if statement.rse is None:
             continue
         key = replica_key(statement.rse)
@@ -166,7 +181,10 @@ def _replicas(
             replicas.pop(key, None)
         elif statement.event in _ARRIVALS or key not in deleted:  # a late look at a deleted replica revives nothing
             deleted.discard(key)
-            replicas[key] = _after(replicas.get(key), stored, origin)
+            if said.line is None:
+                replicas[key] = _after(replicas.get(key), said.stored, origin)
+            elif found := _after_line(replicas.get(key), said, said.line, origin):
+                replicas[key] = found
     return replicas
 
 
@@ -187,6 +205,20 @@ def _after(before: ReplicaStatus | None, stored: Stored, origin: Trace | None) -
     if not agrees:  # read before the producer said what the bytes should be
         return ReplicaStatus(State.CORRUPT, stored.id, last_proof)
     return ReplicaStatus(State.PROVEN, stored.id, parse_time(statement.observed or statement.time or ""))
+
+
+def _after_line(before: ReplicaStatus | None, said: _Said, line: Line, origin: Trace | None) -> ReplicaStatus | None:
+    """A replica's status once a line said that it has the line's digest; as it was where that cannot be compared."""
+    algorithm, _, digest = line.digest.partition(":")
+    expected = origin.statement.digests.get(algorithm) if origin is not None else None
+    if origin is not None and origin.statement.hash == digest:
+        expected = digest  # also that of a CDSE trace, which does not name its algorithm
+    if expected is None:
+        return before
+    last_proof = before.proven_at if before is not None else None
+    if expected != digest:
+        return ReplicaStatus(State.CORRUPT, said.stored.id, last_proof)
+    return ReplicaStatus(State.PROVEN, said.stored.id, max(said.time, last_proof or said.time))
 
 
 def _agrees(statement: Statement, origin: Statement) -> bool | None:
