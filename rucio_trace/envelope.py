@@ -26,7 +26,7 @@ from rucio_trace.keys import load_key
 from rucio_trace.statement import SCHEMA, Event, Statement, parse_time
 from rucio_trace.trace import parse, read, read_claims, serialise
 
-__all__ = ["MAX_CHAIN", "Signer", "Trace", "dumps", "parse_traces", "sign", "to_json", "unreadable"]
+__all__ = ["MAX_CHAIN", "Signer", "Trace", "dumps", "from_json", "parse_traces", "sign", "to_json", "unreadable"]
 
 MAX_CHAIN = 8  # intermediates; public authorities use one or two, grids up to three
 
@@ -242,12 +242,12 @@ def parse_traces(data: bytes, *, max_bytes: int = strictjson.MAX_BYTES) -> list[
     if isinstance(value, dict) and "product" not in value and isinstance(value.get("traces"), list):
         value = value["traces"]
     if isinstance(value, list):
-        return [_one_of_many(item) for item in value]
+        return [from_json(item) for item in value]
     return [_trace(_object(value, "traces"))]
 
 
-def _one_of_many(item: Any) -> Trace:
-    """As `_trace`; what is no trace at all becomes one that says nothing of any file."""
+def from_json(item: Any) -> Trace:
+    """The trace in *item*, as `strictjson` read it; what is none becomes a trace that says nothing of any file."""
     try:
         return _trace(_object(item, "trace"))
     except Malformed as error:

@@ -12,7 +12,9 @@ from rucio_trace.errors import Malformed
 from rucio_trace.statement import (
     ALGORITHMS,
     HEX_DIGITS,
+    MAX_LINES,
     METHODS,
+    Batch,
     Cause,
     Checkpoint,
     Content,
@@ -198,6 +200,14 @@ def _found(key: str, value: Any) -> Found:
     return Found(**members)
 
 
+def _batch(key: str, value: Any) -> Batch:
+    members = _members(key, value, {"count": _size, "root": _hex(64)})
+    require(members, ("count", "root"))
+    if not 0 < members["count"] <= MAX_LINES:
+        raise Malformed("batch.count", expected=f"1 to {MAX_LINES} lines", found=str(members["count"]))
+    return Batch(**members)
+
+
 def _checkpoint(key: str, value: Any) -> Checkpoint:
     members = _members(key, value, {"size": _size, "root": _hex(64)})
     require(members, ("size", "root"))
@@ -228,6 +238,7 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "method": _one_of(*METHODS),
     "adopted": _true,
     "unobserved": _true,
+    "batch": _batch,
     "source": _source,
     "replaces": _trace_id,
     "cause": lambda key, value: Cause(**_members(key, value, _CAUSE)),

@@ -83,14 +83,12 @@ def standing(
 
 
 def _may_withdraw(revoke: Trace, target: Trace, speaker: Callable[[Trace], str]) -> bool:
-    product = revoke.statement.product
-    if product is not None:
-        return target.statement.product in (product, None)
-    return (
-        target.statement.product is None
-        and speaker(revoke) == speaker(target)
-        and revoke.statement.hash == target.statement.hash
-    )
+    ours, theirs = revoke.statement, target.statement
+    if ours.product is not None:
+        return theirs.product == ours.product or theirs.outside
+    if theirs.product is not None or speaker(revoke) != speaker(target):
+        return False
+    return (ours.hash, ours.batch, ours.rse) == (theirs.hash, theirs.batch, theirs.rse)
 
 
 def _effective(revokes: Sequence[Trace], against: Mapping[int, Sequence[Trace]]) -> set[int]:

@@ -120,11 +120,11 @@ class Member:
     def missing_right(self, s: Statement, scope: str | None = None) -> str | None:
         """The right this member lacks for saying *s*; None when it may.
 
-        Whoever looks at a replica needs its RSE; whoever speaks for a product needs its scope. A file in no Rucio has
+        Whoever looks at replicas needs their RSE; whoever speaks for a product needs its scope. A file in no Rucio has
         neither: it is spoken of by right of *scope*, that of a product in Rucio which it is, or of `outside`.
         """
         product = s.product
-        if product is None and scope is None:
+        if s.outside and scope is None:
             return None if self.outside else "the right to speak of files outside Rucio"
         if s.rse is not None:
             return None if self.rses.match(s.rse) else f"the right to attest RSE {s.rse}"

@@ -34,7 +34,7 @@ def join(
         return []
     product = links[0].product
     assert product is not None
-    strangers = [trace for trace in outside if trace.statement.product is None and may_join(trace, product.scope)]
+    strangers = [trace for trace in outside if trace.statement.outside and may_join(trace, product.scope)]
     named = [
         trace.statement
         for trace in strangers

@@ -19,9 +19,12 @@ __all__ = [
     "ALGORITHMS",
     "DEFAULT_VO",
     "HEX_DIGITS",
+    "LIST_SUFFIX",
+    "MAX_LINES",
     "METHODS",
     "SCHEMA",
     "STRONG",
+    "Batch",
     "Cause",
     "Checkpoint",
     "Content",
@@ -44,6 +47,10 @@ ALGORITHMS = ("BLAKE3", "SHA256", "SHA3", "SHA512", "MD5", "ADLER32")
 STRONG = ("BLAKE3", "SHA256", "SHA3", "SHA512")
 HEX_DIGITS = {"BLAKE3": 64, "SHA256": 64, "SHA3": 64, "SHA512": 128, "MD5": 32, "ADLER32": 8}
 METHODS = ("read", "storage", "transfer", "none")
+LIST_SUFFIX = (
+    ".verify.jsonl"  # of the names of batches' lists: no such list passes for a product, and no product for one
+)
+MAX_LINES = 10_000  # of a batch: its list is about 3 MB
 DEFAULT_VO = "def"  # Rucio's own name for the only VO of an instance that has one
 
 
@@ -120,6 +127,14 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """Many replicas verified at once: the number of lines in the list, and their Merkle root (hex)."""
+
+    count: int
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cause:
     """Who or what made it happen; accounts are pseudonyms unless the site keeps them."""
 
@@ -150,7 +165,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """What is signed. `name`, `size`, `hash`, `contents` are always the origin's.
+    """What is signed. `name`, `size`, `hash`, `contents` are always the origin's; with `batch` they are its list's.
 
     Times are RFC 3339 texts as `format_time` writes them; digests lower-case hex. The fields
     stand in the order in which they are written. `hash_algorithm`, `event_id`, `site`, `signer`,
@@ -181,6 +196,7 @@ class Statement:
     method: str | None = None
     adopted: bool | None = None
     unobserved: bool | None = None
+    batch: Batch | None = None
     source: Source | None = None
     replaces: str | None = None
     cause: Cause | None = None
@@ -196,11 +212,16 @@ class Statement:
 
     @property
     def product(self) -> ProductKey | None:
-        """The product in Rucio, None for a file that is in no Rucio."""
+        """The product in Rucio, None for a file that is in no Rucio and for a batch, which speaks of many."""
         if self.rucio is None or self.did is None or self.generation is None:
             return None
         scope, _, name = self.did.partition(":")
         return ProductKey(self.rucio, self.vo or DEFAULT_VO, scope, name, self.generation)
+
+    @property
+    def outside(self) -> bool:
+        """Whether it speaks of a file that is in no Rucio."""
+        return self.product is None and self.batch is None
 
     @property
     def digests(self) -> dict[str, str]:

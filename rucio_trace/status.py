@@ -6,7 +6,8 @@ those the store accepted (docs/format.md, section 8).
 **Which trace of a replica is the latest?** A recorder registers the traces of one replica in the order
 of its outbox, so among the traces of one *site* the store's position decides, and a clock set back does
 no harm. Between sites only the signed times can be compared. Both rules in one: within a site a trace
-counts as no older than those registered before it; then times decide, and positions where they tie.
+counts as no older than those registered before it; then times decide, and positions where they tie. A line of a batch
+is registered minutes after its bytes were read, so that its position tells nothing: its own time decides alone.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from rucio_trace.statement import STRONG, Event, parse_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from rucio_trace.batch import Line
     from rucio_trace.envelope import Trace
     from rucio_trace.statement import Statement
-    from rucio_trace.store.records import Stored
+    from rucio_trace.store.records import BatchLine, Stored
 
 __all__ = ["Left", "ProductStatus", "ReplicaStatus", "State", "Status", "left_after", "product_status", "speaker"]
 
@@ -91,23 +93,26 @@ class ProductStatus:
         return max(good, default=None)
 
 
-def product_status(history: Sequence[Stored], replica_key: Callable[[str], str]) -> ProductStatus:
+def product_status(
+    history: Sequence[Stored], replica_key: Callable[[str], str], lines: Sequence[BatchLine] = ()
+) -> ProductStatus:
     """The status of the one product that *history* speaks of; traces of files in no Rucio count if they join it.
 
-    *replica_key* gives for an RSE's signed name what the RSE is known by now: RSEs can be renamed.
+    *replica_key* gives for an RSE's signed name what the RSE is known by now: RSEs can be renamed. *lines* are what
+    batches that stand say of the product (`Store.proven`).
 
     Raises:
         ValueError: traces of several products, or of none.
     """
-    judged, counting = _judged(history)
+    judged, counting = _judged(history, lines)
     replicas: dict[str, ReplicaStatus] = {}
     for _ in _life(counting, judged.origin, replica_key, replicas):
         pass
     return ProductStatus(
         status=_status(judged, replicas),
-        origin=next((stored for stored in counting if stored.trace is judged.origin), None),
+        origin=next((said.stored for said in counting if said.stored.trace is judged.origin), None),
         replicas=replicas,
-        position=max((stored.position for stored in history), default=0),
+        position=max((*(stored.position for stored in history), *(line.position for line in lines)), default=0),
     )
 
 
@@ -124,17 +129,19 @@ class Left:
     last: bool
 
 
-def left_after(history: Sequence[Stored], replica_key: Callable[[str], str]) -> dict[int, Left]:
+def left_after(
+    history: Sequence[Stored], replica_key: Callable[[str], str], lines: Sequence[BatchLine] = ()
+) -> dict[int, Left]:
     """What each DELETE, LOST and CORRUPT that stands left of the one product of *history*, by its position.
 
     Copies are held against the origin as it is known today. Raises what `product_status` does.
     """
-    judged, counting = _judged(history)
+    judged, counting = _judged(history, lines)
     replicas: dict[str, ReplicaStatus] = {}
     was: dict[str, State] = {}
     found: dict[int, Left] = {}
-    for stored in _life(counting, judged.origin, replica_key, replicas):
-        statement = stored.trace.statement
+    for said in _life(counting, judged.origin, replica_key, replicas):
+        statement = said.stored.trace.statement
         if statement.rse is None:
             continue
         key = replica_key(statement.rse)
@@ -144,20 +151,21 @@ def left_after(history: Sequence[Stored], replica_key: Callable[[str], str]) -> 
             states = [replica.state for replica in replicas.values()]
             proven, waiting = states.count(State.PROVEN), states.count(State.WAITING)
             last = before in (State.PROVEN, State.WAITING) and not proven + waiting
-            found[stored.position] = Left(proven, waiting, last)
+            found[said.stored.position] = Left(proven, waiting, last)
         if key in replicas:
             was[key] = replicas[key].state
     return found
 
 
-def _judged(history: Sequence[Stored]) -> tuple[History, list[Stored]]:
-    """What the traces of one product, and those that joined it, amount to; those that stand, in order."""
+def _judged(history: Sequence[Stored], lines: Sequence[BatchLine]) -> tuple[History, list[_Said]]:
+    """What the traces of one product, and those that joined it, amount to; those that stand, and *lines*, in order."""
     own = [stored.trace for stored in history if stored.trace.statement.product is not None]
     if len({trace.statement.product for trace in own}) != 1 and history:
         raise ValueError("a status is that of one product")
     judged = history_of([*own, *join(own, (stored.trace for stored in history))], speaker)
     standing = {id(trace) for trace in judged.traces}
-    return judged, [stored for stored in _in_order(history) if id(stored.trace) in standing]
+    said = _in_order(history, lines)
+    return judged, [one for one in said if one.line is not None or id(one.stored.trace) in standing]
 
 
 def speaker(trace: Trace) -> str:
@@ -169,16 +177,25 @@ def speaker(trace: Trace) -> str:
     return " ".join((signer.subject, *sorted(signer.uris)))
 
 
-def _in_order(history: Iterable[Stored]) -> list[Stored]:
-    """*history* from the oldest to the youngest, by the rule at the head of this module."""
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a trace says of a replica, or a *line* of the batch *stored*."""
+
+    time: datetime
+    stored: Stored
+    line: Line | None = None
+
+
+def _in_order(history: Iterable[Stored], lines: Iterable[BatchLine]) -> list[_Said]:
+    """All that was said, from the oldest to the youngest, by the rule at the head of this module."""
     latest: dict[tuple[str | None, str | None], datetime] = {}
-    keys: list[tuple[datetime, int, Stored]] = []
+    said = [_Said(parse_time(found.line.time), found.batch, found.line) for found in lines]
     for stored in sorted(history, key=lambda stored: stored.position):
         of_site = (stored.trace.statement.site, stored.trace.statement.rse)
         time = max(_time(stored.trace.statement), latest.get(of_site, _EVER))
         latest[of_site] = time
-        keys.append((time, stored.position, stored))
-    return [stored for _, _, stored in sorted(keys, key=lambda key: key[:2])]
+        said.append(_Said(time, stored))
+    return sorted(said, key=lambda said: (said.time, said.stored.position))
 
 
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -200,15 +217,15 @@ def _proves(statement: Statement) -> bool:
 
 
 def _life(
-    counting: Iterable[Stored],
+    counting: Iterable[_Said],
     origin: Trace | None,
     replica_key: Callable[[str], str],
     replicas: dict[str, ReplicaStatus],
-) -> Iterator[Stored]:
+) -> Iterator[_Said]:
     """Each of *counting*, once what it did to *replicas* (empty to begin with) is done."""
     deleted: set[str] = set()
-    for stored in counting:
-        statement = stored.trace.statement
+    for said in counting:
+        statement = said.stored.trace.statement
         if statement.rse is not None:
             key = replica_key(statement.rse)
             if statement.event is Event.DELETE:
@@ -216,8 +233,11 @@ def _life(
                 replicas.pop(key, None)
             elif statement.event in _ARRIVALS or key not in deleted:  # a late look at a deleted one revives nothing
                 deleted.discard(key)
-                replicas[key] = _after(replicas.get(key), stored, origin)
-        yield stored
+                if said.line is None:
+                    replicas[key] = _after(replicas.get(key), said.stored, origin)
+                elif found := _after_line(replicas.get(key), said, said.line, origin):
+                    replicas[key] = found
+        yield said
 
 
 def _after(before: ReplicaStatus | None, stored: Stored, origin: Trace | None) -> ReplicaStatus:
@@ -237,6 +257,20 @@ def _after(before: ReplicaStatus | None, stored: Stored, origin: Trace | None) -
     if not agrees:  # read before the producer said what the bytes should be
         return ReplicaStatus(State.CORRUPT, stored.id, last_proof)
     return ReplicaStatus(State.PROVEN, stored.id, parse_time(statement.observed or statement.time or ""))
+
+
+def _after_line(before: ReplicaStatus | None, said: _Said, line: Line, origin: Trace | None) -> ReplicaStatus | None:
+    """A replica's status once a line said that it has the line's digest; as it was where that cannot be compared."""
+    algorithm, _, digest = line.digest.partition(":")
+    expected = origin.statement.digests.get(algorithm) if origin is not None else None
+    if origin is not None and origin.statement.hash == digest:
+        expected = digest  # also that of a CDSE trace, which does not name its algorithm
+    if expected is None:
+        return before
+    last_proof = before.proven_at if before is not None else None
+    if expected != digest:
+        return ReplicaStatus(State.CORRUPT, said.stored.id, last_proof)
+    return ReplicaStatus(State.PROVEN, said.stored.id, max(said.time, last_proof or said.time))
 
 
 def _agrees(statement: Statement, origin: Statement) -> bool | None:

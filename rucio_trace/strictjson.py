@@ -1,4 +1,4 @@
-"""I-JSON, read strictly: one text has one meaning, or it is refused.
+"""I-JSON, read strictly: one text has one meaning, or it is refused. And written in one way.
 
 Two readers that disagree about a duplicate key or a number can be shown different products under
 one signature, so everything RFC 7493 leaves out is an error here. Bounded in size, depth and
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from rucio_trace.errors import Malformed
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_INTEGER", "read"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_INTEGER", "read", "write"]
 
 MAX_BYTES = 8 * 1024 * 1024  # 50,000 archive members; more is no product we know of
 MAX_DEPTH = 16  # a trace needs five
@@ -62,6 +62,23 @@ def _decode(text: str | bytes, subject: str, max_bytes: int) -> str:
     if text.startswith("\ufeff"):
         raise Malformed(subject, expected="no byte order mark", found="one")
     return text
+
+
+# What the field's client escapes beyond JSON's own rules; such characters occur in strings only.
+_ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "&<>\u2028\u2029"})
+
+
+def write(value: Any, subject: str) -> str:
+    """The text of *value* as docs/format.md, 5.1 has it: no spaces, keys in the order they stand in.
+
+    Raises:
+        Malformed: JSON cannot hold it. Whether `read` would take it is not asked.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Malformed(subject, expected="values that JSON can hold", found=str(error)) from None
+    return text.translate(_ESCAPES)
 
 
 class _Refused(Exception):

@@ -8,7 +8,6 @@ unknown key, a missing one or one in the wrong place is an error (docs/format.md
 Who signed, and whether that counts, is decided elsewhere (envelope, identity, verify). Pure.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,9 +18,11 @@ from rucio_trace.statement import (
     ALGORITHMS,
     DEFAULT_VO,
     HEX_DIGITS,
+    LIST_SUFFIX,
     METHODS,
     SCHEMA,
     STRONG,
+    Batch,
     Cause,
     Checkpoint,
     Content,
@@ -46,6 +47,7 @@ __all__ = [
     "METHODS",
     "SCHEMA",
     "STRONG",
+    "Batch",
     "Cause",
     "Checkpoint",
     "Content",
@@ -67,9 +69,6 @@ __all__ = [
     "serialise",
 ]
 
-# What the field's client escapes beyond JSON's own rules; such characters occur in strings only.
-_ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "&<>\u2028\u2029"})
-
 _KEYS = tuple(name for name in Statement.__dataclass_fields__ if name != "extra")
 
 
@@ -81,10 +80,7 @@ def serialise(statement: Statement) -> str:
     """
     members = {key: _plain(value) for key in _KEYS if (value := getattr(statement, key)) is not None}
     members.update(statement.extra)
-    try:
-        text = json.dumps(members, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise Malformed("statement", expected="values that JSON can hold", found=str(error)) from None
+    text = strictjson.write(members, "statement")
     if parse(text) != statement:
         raise Malformed("statement", expected="a statement that reads back as itself", found="another one")
     return text
@@ -100,7 +96,7 @@ def _plain(value: Any) -> Any:
         return {"hash": value.hash, "name": value.name}
     if isinstance(value, Source):
         return {"rse": value.rse, "trace": value.trace}
-    if isinstance(value, Cause | Service | Found | Checkpoint):
+    if isinstance(value, Batch | Cause | Service | Found | Checkpoint):
         members = {key: getattr(value, key) for key in value.__dataclass_fields__}
         return {key: _plain(part) for key, part in members.items() if part is not None}
     return dict(value) if isinstance(value, Mapping) else value
@@ -165,7 +161,11 @@ def _ours(members: dict[str, Any]) -> Statement:
     require(members, _REQUIRED)
     statement = Statement(**{key: READERS[key](key, value) for key, value in members.items()})
     _check_digests(statement)
-    _check_product(statement)
+    _check_name(statement)
+    if statement.batch is None:
+        _check_product(statement)
+    else:
+        _check_batch(statement)
     _check_event(statement)
     return statement
 
@@ -194,24 +194,48 @@ def _check_digests(s: Statement) -> None:
             raise Malformed("contents.path", expected="a path inside the archive", found=path)
 
 
+def _check_name(s: Statement) -> None:
+    if s.name in (".", "..") or "/" in s.name:
+        raise Malformed("name", expected="a base name", found=s.name)
+    if s.vo == DEFAULT_VO:
+        raise Malformed("vo", expected="no such key for the default", found=s.vo)
+
+
 def _check_product(s: Statement) -> None:
     present = {s.rucio is not None, s.did is not None, s.generation is not None}
     if len(present) > 1:
         raise Malformed("product", expected="rucio, did and generation, or none of them", found="some")
-    if s.name in (".", "..") or "/" in s.name:
-        raise Malformed("name", expected="a base name", found=s.name)
     if s.did is None:
         if s.vo is not None or s.rse is not None:
             raise Malformed("product", expected="no vo and no rse outside Rucio", found=s.vo or s.rse or "")
         return
     if s.name != base_name(s.did.partition(":")[2]):
         raise Malformed("name", expected=f"the base name of {s.did}", found=s.name)
-    if s.vo == DEFAULT_VO:
-        raise Malformed("vo", expected="no such key for the default", found=s.vo)
+
+
+# Each line of a batch speaks of a product of its own, and of when it was read.
+_OF_A_LINE = ("did", "generation", "contents", "inputs", "observed", "adopted", "source")
+
+
+def _check_batch(s: Statement) -> None:
+    """The statement speaks of a list of lines, and of no product: whoever looks for files must not find it."""
+    if not s.name.endswith(LIST_SUFFIX):
+        raise Malformed("name", expected=f"…{LIST_SUFFIX} with a batch", found=s.name)
+    if s.hash_algorithm != "BLAKE3":
+        raise Malformed("hash_algorithm", expected="BLAKE3 with a batch", found=s.hash_algorithm or "")
+    for key in ("rucio", "rse"):
+        if getattr(s, key) is None:
+            raise Malformed(key, expected="a value with a batch", found="none")
+    for key in _OF_A_LINE:
+        if getattr(s, key) is not None:
+            raise Malformed(key, expected="no such key with a batch", found="one")
+    if s.event is Event.VERIFY and s.method not in ("read", "storage"):
+        raise Malformed("method", expected="read or storage with a batch", found=s.method or "none given")
 
 
 # Keys that only some events may carry.
 _ONLY_WITH = {
+    "batch": (Event.VERIFY, Event.REVOKE),
     "adopted": (Event.CREATE, Event.COPY, Event.VERIFY),
     "replaces": (Event.COPY,),
     "unobserved": (Event.DELETE,),
@@ -220,7 +244,6 @@ _ONLY_WITH = {
     "replaced_by": (Event.OBSOLETE,),
     "revokes": (Event.REVOKE,),
     "members": (Event.CREATE, Event.OBSOLETE, Event.REVOKE),
-    "rse": tuple(event for event in Event if event not in (Event.OBSOLETE, Event.REVOKE)),
 }
 _OF_A_REPLICA = (Event.COPY, Event.VERIFY, Event.CORRUPT, Event.LOST, Event.DELETE)
 _LOOKED_AT_BYTES = (Event.CREATE, Event.COPY, Event.VERIFY, Event.CORRUPT, Event.LOST)
@@ -232,6 +255,8 @@ def _check_event(s: Statement) -> None:
     for key, events in _ONLY_WITH.items():
         if getattr(s, key) is not None and s.event not in events:
             raise Malformed(key, expected=f"only with {', '.join(events)}", found=s.event)
+    if s.rse is not None and s.batch is None and s.event in (Event.OBSOLETE, Event.REVOKE):
+        raise Malformed("rse", expected=f"none with {s.event}, which speaks for the product", found=s.rse)
     if s.event is Event.CORRUPT and s.found is None:
         raise Malformed("found", expected="what the replica held", found="none")
     if s.event is Event.REVOKE and s.revokes is None:
@@ -242,7 +267,7 @@ def _check_event(s: Statement) -> None:
         raise Malformed("members", expected="a dataset in Rucio, and no RSE", found=s.rse or "no DID")
     if s.adopted and s.rse is None:
         raise Malformed("adopted", expected="an RSE", found="none")
-    if s.rse is not None and s.event in _LOOKED_AT_BYTES:
+    if s.rse is not None and s.batch is None and s.event in _LOOKED_AT_BYTES:
         _check_observation(s)
 
 

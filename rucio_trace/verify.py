@@ -170,7 +170,7 @@ class _Scoped:
     def consider(self, item: Evidence, error: Refused) -> None:
         """Take *item* in, if it was refused for want of a right alone."""
         lacks = any(isinstance(fault, faults.OutsideRights) for fault in error.faults)
-        if item.trace.statement.product is None and lacks:
+        if item.trace.statement.outside and lacks:
             word = _word(item.trace)
             if word not in self._items or item.registered_at is not None:
                 self._items[word] = item

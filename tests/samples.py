@@ -5,13 +5,26 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unit.authority import Authority
 
+from rucio_trace.batch import Line, list_fields, list_name, write_lines
 from rucio_trace.envelope import Signer, Trace, sign
-from rucio_trace.statement import Event, Found, ProductKey, Statement, format_time, new_event_id, new_salt
+from rucio_trace.statement import (
+    Event,
+    Found,
+    ProductKey,
+    Statement,
+    format_time,
+    new_event_id,
+    new_salt,
+    parse_time,
+)
 from rucio_trace.store.records import Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(days=10)
 HOUR = timedelta(hours=1)
@@ -82,6 +95,31 @@ def unsigned(event: Event = Event.COPY, key: ProductKey | None = None, **fields:
     """Quick to make, for rules that never look at a signature."""
     made = statement(event, key, **fields)
     return Trace(statement=made, message="{}", signature=b"", certificate=b"")
+
+
+def line(key: ProductKey | None = None, *, bytes_of: str = "", after: timedelta = HOUR) -> Line:
+    """A line on a replica whose bytes are called *bytes_of* (the product's name unless told)."""
+    key = key or product()
+    return Line(key.did, key.generation, f"SHA256:{digest(bytes_of or key.name)}", format_time(START + after))
+
+
+def batch(lines: Sequence[Line], *, event: Event = Event.VERIFY, by: str = "recorder", **fields: Any) -> Trace:
+    """The VERIFY of *lines*, an hour after the youngest; its list is `write_lines(lines)`."""
+    time = format_time(max(parse_time(line.time) for line in lines) + HOUR)
+    wanted: dict[str, Any] = {
+        "rucio": "RUCIO",
+        "event": event,
+        "event_id": new_event_id(),
+        "site": "SITE",
+        "signer": signer(by).fingerprint,
+        "rse": "RSE-A",
+        "time": time,
+        "method": "read" if event is Event.VERIFY else None,
+        "salt": new_salt(),
+        **list_fields(write_lines(lines)),
+    }
+    wanted |= fields
+    return sign(Statement(**{"name": list_name(wanted["rse"], wanted["time"])} | wanted), signer(by))
 
 
 def stored(made: Trace, position: int) -> Stored:

@@ -9,11 +9,12 @@ from rucio_trace.store.errors import (
     TooMuchEvidence,
     UnpreparedStore,
 )
-from rucio_trace.store.records import Outcome, Registration, Stored
+from rucio_trace.store.records import BatchLine, Outcome, Registration, Stored
 from rucio_trace.store.store import Store
 
 __all__ = [
     "BadStoreUrl",
+    "BatchLine",
     "CorruptRow",
     "NewerStore",
     "Outcome",

@@ -13,6 +13,7 @@ from rucio_trace.history import history_of
 from rucio_trace.lineage import TROUBLES, strong_digests
 from rucio_trace.status import Status, product_status, speaker
 from rucio_trace.store.errors import CorruptRow
+from rucio_trace.store.lists import proven
 from rucio_trace.store.read import KEYS_A_QUERY, Reader, batches, bearing, of_dids
 from rucio_trace.store.tables import indexable, inputs, traces
 from rucio_trace.trace import HEX_DIGITS, Event
@@ -75,8 +76,9 @@ class StoredRecords:
             if any(not warned.isdisjoint(strong_digests(stored.trace.statement)) for stored in of)
         }
         found: dict[int, Status] = {}
+        lines = proven(self._connection, self._reader, suspects)
         for key, history in self._reader.histories(self._connection, suspects).items():
-            if (status := product_status(history, str).status) in TROUBLES:
+            if (status := product_status(history, str, lines.get(key, ())).status) in TROUBLES:
                 found |= {stored.position: status for stored in of_product[key]}
         return found | _outside(creates, warnings)
 

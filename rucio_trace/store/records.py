@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from rucio_trace.batch import Line
     from rucio_trace.envelope import Trace
     from rucio_trace.faults import Fault
 
-__all__ = ["Outcome", "Registration", "Stored"]
+__all__ = ["BatchLine", "Outcome", "Registration", "Stored"]
 
 
 class Outcome(StrEnum):
@@ -53,3 +54,21 @@ class Stored:
     trace: Trace
     position: int
     registered_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLine:
+    """A line of a stored batch: one replica, verified. `index` counts from 0."""
+
+    batch: Stored
+    line: Line
+    index: int
+
+    @property
+    def position(self) -> int:
+        return self.batch.position
+
+    @property
+    def rse(self) -> str | None:
+        """The name under which the batch's RSE was signed."""
+        return self.batch.trace.statement.rse

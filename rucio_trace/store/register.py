@@ -19,6 +19,7 @@ from rucio_trace.statement import SCHEMA
 from rucio_trace.store.bulk import insert_rows
 from rucio_trace.store.cycles import Ancestry
 from rucio_trace.store.errors import CorruptRow
+from rucio_trace.store.lists import SignedList, insert_lists, needs_list, to_list
 from rucio_trace.store.read import KEYS_A_QUERY, batches
 from rucio_trace.store.records import Outcome, Registration
 from rucio_trace.store.rows import Entry, fingerprint, to_entry
@@ -52,6 +53,7 @@ class Rules(NamedTuple):
     trust: Trust | None
     allow_stale_crl: bool
     scopes: Mapping[str, str]
+    lists: Mapping[str, bytes]
 
 
 def register(database: Database, unverified: Sequence[Trace], rules: Rules) -> list[Registration]:
@@ -63,9 +65,11 @@ def register(database: Database, unverified: Sequence[Trace], rules: Rules) -> l
     entries: dict[int, Entry] = {}
     for number, trace in enumerate(unverified):
         if answers[number] is None:
-            answers[number] = _answer_known(trace, known) or _judge(trace, rules, now)
-        if answers[number] is None:
-            entries[number] = to_entry(trace)
+            judged = _answer_known(trace, known) or _judge(trace, rules, now)
+            if isinstance(judged, Entry):
+                entries[number] = judged
+            else:
+                answers[number] = judged
     if entries:
         with database.writing() as connection:
             for number, answer in zip(entries, _add(connection, list(entries.values())), strict=True):
@@ -98,21 +102,27 @@ def _answer_known(trace: Trace, known: _Registered) -> Registration | None:
     return None
 
 
-def _judge(trace: Trace, rules: Rules, now: datetime) -> Registration | None:
-    """Why a trace is not taken; None if it is."""
+def _judge(trace: Trace, rules: Rules, now: datetime) -> Entry | Registration:
+    """What is stored of a trace, or why it is not taken."""
     try:
         if rules.trust is not None:
             scope = rules.scopes.get(trace.id)
             check_trace(trace, rules.trust, now, allow_stale_crl=rules.allow_stale_crl, scope=scope)
         else:
             _check_signature(trace)
+        return to_entry(trace, _list_of(trace, rules.lists) if needs_list(trace.statement) else None)
     except Refused as error:
         return _refused(trace.id, Outcome.UNDECIDED if error.family is Uncertain else Outcome.REFUSED, error.faults)
     except (Malformed, Refuted) as error:
         return Registration(trace.id, None, Outcome.REFUSED, str(error))
     except Undecided as error:
         return Registration(trace.id, None, Outcome.UNDECIDED, str(error))
-    return None
+
+
+def _list_of(trace: Trace, lists: Mapping[str, bytes]) -> SignedList:
+    if trace.id not in lists:
+        raise Refuted(f"trace {trace.id}", expected=f"its list {trace.statement.name} with it", found="the trace alone")
+    return to_list(trace.statement, lists[trace.id])
 
 
 def _check_signature(trace: Trace) -> None:
@@ -172,6 +182,7 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime) -> Non
         for position, entry in new.items()
     ]
     insert_rows(connection, traces, rows)
+    insert_lists(connection, {position: entry.list for position, entry in new.items() if entry.list is not None})
     edges = [{"digest": digest, "position": position} for position, entry in new.items() for digest in entry.inputs]
     if edges:
         insert_rows(connection, inputs, edges)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
+    from rucio_trace.store.lists import SignedList
     from rucio_trace.trace import Statement
 
 __all__ = [
@@ -69,9 +70,11 @@ class Entry:
     """The fingerprint of `digests`."""
     inputs: frozenset[bytes]
     """The digests of what the product was made from, if the statement is a CREATE."""
+    list: SignedList | None
+    """The list that comes with the trace of a batch."""
 
 
-def to_entry(trace: Trace) -> Entry:
+def to_entry(trace: Trace, of_batch: SignedList | None = None) -> Entry:
     """Everything a row needs; *trace* has no faults, so that its statement is what its message says."""
     statement = trace.statement
     certificates = {fingerprint(der): der for der in (trace.certificate, *trace.chain)}
@@ -93,6 +96,7 @@ def to_entry(trace: Trace) -> Entry:
         digests=digests,
         digest_set=fingerprint(b"".join(sorted(bytes([len(d), of_content]) + d for d, of_content in digests))),
         inputs=input_digests(statement),
+        list=of_batch,
     )
 
 

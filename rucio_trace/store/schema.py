@@ -24,8 +24,8 @@ __all__ = ["NEWEST", "VERSION_TABLE", "check_schema", "migrate"]
 
 VERSION_TABLE: Final = "trace_store_version"
 
-OLDER: Final = frozenset({"0001", "0002"})
-NEWEST: Final = "0003"
+OLDER: Final = frozenset({"0001", "0002", "0003"})
+NEWEST: Final = "0004"
 
 _MIGRATION_LOCK: Final = 0x72756369_74726163  # "rucitrac": any number that nobody else in the database uses
 

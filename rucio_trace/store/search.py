@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import and_, exists, or_, select, true
 
 from rucio_trace.status import Status, product_status
+from rucio_trace.store.lists import proven
 from rucio_trace.store.read import bearing, with_prefix
 from rucio_trace.store.tables import indexable, traces
 
@@ -85,8 +86,9 @@ def _status(stored: Stored, statuses: dict[ProductKey, Status]) -> Status | None
 
 def _judge(connection: Connection, reader: Reader, page: list[Stored], statuses: dict[ProductKey, Status]) -> None:
     keys = {key for stored in page if (key := stored.trace.statement.product) is not None} - statuses.keys()
+    lines = proven(connection, reader, keys)
     for key, history in reader.histories(connection, keys).items():
-        statuses[key] = product_status(history, str).status
+        statuses[key] = product_status(history, str, lines.get(key, ())).status
 
 
 def _could_lead_to(status: Status) -> ColumnElement[bool]:

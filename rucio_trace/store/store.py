@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from sqlalchemy import select
 
 from rucio_trace.lineage import explore
-from rucio_trace.store import evidence, read, schema
+from rucio_trace.store import evidence, lists, read, schema
 from rucio_trace.store.copy import copy
 from rucio_trace.store.database import Database
 from rucio_trace.store.lineage import StoredRecords
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
 
+    from rucio_trace.batch import LineProof
     from rucio_trace.envelope import Trace
     from rucio_trace.identity import Trust
     from rucio_trace.lineage import Lineage
     from rucio_trace.status import Status
     from rucio_trace.store.read import MayJoin
-    from rucio_trace.store.records import Registration, Stored
+    from rucio_trace.store.records import BatchLine, Registration, Stored
     from rucio_trace.trace import ProductKey
     from rucio_trace.verify import Evidence
 
@@ -89,6 +90,7 @@ class Store:
         trust: Trust | None,
         allow_stale_crl: bool = False,
         scopes: Mapping[str, str] | None = None,
+        lists: Mapping[str, bytes] | None = None,
     ) -> list[Registration]:
         """Store traces, all in one transaction; one answer each, in their order.
 
@@ -96,9 +98,10 @@ class Store:
         certificate has expired. With another message it is a conflict, and what is there stays.
         With *trust*, every new trace must be accepted by `check_trace` at the database's time; without,
         its signature must fit its certificate, whoever that is. *scopes* names, by id, those traces of files in no
-        Rucio that are to join a product, with the product's scope: there their signers need their right.
+        Rucio that are to join a product, with the product's scope: there their signers need their right. *lists*
+        holds, by id, the lists of batches: such a trace is only taken together with its list, which is kept as it is.
         """
-        return register(self._database, unverified_traces, Rules(trust, allow_stale_crl, scopes or {}))
+        return register(self._database, unverified_traces, Rules(trust, allow_stale_crl, scopes or {}, lists or {}))
 
     def copy_to(self, target: Store) -> int:
         """Fill an empty store with everything that is in this one, positions and times kept; returns the last position.
@@ -151,6 +154,26 @@ class Store:
             if key is not None and key.did in newest:
                 newest[key.did] = max(key, newest[key.did] or key, key=lambda key: key.generation)
         return newest
+
+    def proven(self, keys: Collection[ProductKey]) -> dict[ProductKey, list[BatchLine]]:
+        """The lines of batches that count for these products, in the order of positions; no key where there are none.
+
+        Of each replica it is the last line that each site registered, if its batch was not withdrawn. Cheap, however
+        many lines the batches have: each is read alone and held against the signed root.
+        """
+        with self._database.reading() as connection:
+            return lists.proven(connection, self._reader, keys)
+
+    def line_proof(self, key: ProductKey, rse: str | None = None) -> LineProof | None:
+        """What proves the youngest of these lines to others, on the RSE of this signed name if one is given."""
+        with self._database.reading() as connection:
+            return lists.line_proof(connection, self._reader, key, rse)
+
+    def list_of(self, trace_id: str) -> bytes | None:
+        """The list of a batch, as it was signed; None if there is no such batch."""
+        found = [stored for stored in self.by_id(trace_id) if lists.needs_list(stored.trace.statement)]
+        with self._database.reading() as connection:
+            return lists.read_list(connection, found[0]) if found else None
 
     def created_outside(self, names: Collection[str]) -> dict[str, list[Stored]]:
         """The CREATE traces of files in no Rucio with these base names, by name, the oldest first."""

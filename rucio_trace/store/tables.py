@@ -33,6 +33,8 @@ __all__ = [
     "head",
     "indexable",
     "inputs",
+    "lines",
+    "list_pieces",
     "metadata",
     "traces",
 ]
@@ -144,6 +146,31 @@ inputs = Table(
     metadata,
     Column("digest", binary(64), primary_key=True),
     Column("position", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+    **OPTIONS,
+)
+
+# The lists of batches, verbatim, in runs of lines; `path` leads from a run's root to the root that the trace at
+# `position` signed. No foreign key, for the reason given with `digests`.
+list_pieces = Table(
+    "trace_list_pieces",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("entries", long_binary(), nullable=False),
+    Column("path", long_binary(), nullable=False),
+    **OPTIONS,
+)
+
+# Where the last line is that a site had signed of a replica: one row per replica, however often it was verified.
+# `product` is the SHA-256 of the product's key, `series` that of RSE and site, cut.
+lines = Table(
+    "trace_lines",
+    metadata,
+    Column("product", binary(32), primary_key=True),
+    Column("series", binary(8), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("line", Integer, nullable=False),
     sqlite_with_rowid=False,
     **OPTIONS,
 )

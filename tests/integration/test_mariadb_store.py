@@ -9,6 +9,7 @@ import pytest
 import test_lineage
 import test_store
 import test_store_faults as faults
+import test_store_lists as lists
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from samples import product, trace
@@ -44,6 +45,14 @@ test_time_range = test_store.test_a_time_range_holds_its_begin_and_not_its_end
 test_evidence = test_store.test_the_evidence_holds_what_withdraws_it
 test_copied = test_store.test_a_copied_store_is_the_same_store
 test_down = test_lineage.test_downwards_all_that_was_made_from_it
+
+test_list = lists.test_a_batch_is_kept_with_its_list_and_its_lines_are_found
+test_largest_list = lists.test_the_largest_batch_there_is_is_kept
+test_last_line = lists.test_the_last_line_of_a_site_on_a_replica_takes_the_place_of_those_before
+test_withdrawn_lines = lists.test_the_lines_of_a_withdrawn_batch_count_no_more_until_that_is_undone
+test_altered_list = lists.test_a_list_that_was_altered_is_noticed
+test_altered_index = lists.test_an_index_that_was_altered_is_noticed
+test_copied_lists = lists.test_lists_and_lines_move_with_their_store
 
 test_newer = faults.test_a_store_of_a_newer_program_is_left_alone
 test_tables = faults.test_the_migrations_make_the_tables_the_program_thinks_of

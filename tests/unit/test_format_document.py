@@ -1,11 +1,13 @@
 """docs/format.md: its example is a real trace, its tables name what the program knows."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 from authority import NOW
 
+from rucio_trace.batch import check_line, check_list, parse_proof
 from rucio_trace.checking import check_trace
 from rucio_trace.envelope import parse_traces
 from rucio_trace.identity import Trust
@@ -35,9 +37,29 @@ def blocks(language: str) -> list[str]:
 def test_the_example_is_genuine() -> None:
     federation = (PKI / "federation.toml").read_text()
     trust = Trust.from_federation(federation, lambda location: (PKI / location).read_bytes())
-    [example] = blocks("json")
+    example, _ = blocks("json")
     [trace] = parse_traces(example.encode())
     assert check_trace(trace, trust, NOW).member == "SITE-A"
+
+
+def test_the_line_in_the_text_is_proven_by_the_list_in_the_text() -> None:
+    _, example = blocks("json")
+    proof = parse_proof(example.encode())
+    federation = (PKI / "federation.toml").read_text()
+    trust = Trust.from_federation(federation, lambda location: (PKI / location).read_bytes())
+    assert check_trace(proof.trace, trust, NOW).member == "SITE-A"
+    [written] = blocks("jsonl")
+    assert check_list(proof.trace.statement, written.encode())[proof.index] == check_line(proof)
+
+
+def test_the_root_in_the_text_is_computed_without_our_code(tmp_path: Path) -> None:
+    [written] = blocks("jsonl")
+    [script] = (block for block in blocks("sh") if block.startswith("leaf()"))
+    (tmp_path / "list").write_text(written)
+    found = subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    statement = parse_proof(blocks("json")[1].encode()).trace.statement
+    assert statement.batch is not None
+    assert found.strip() == statement.batch.root
 
 
 def test_the_federation_file_in_the_text_is_read() -> None:

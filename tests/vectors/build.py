@@ -4,7 +4,8 @@
 what it is, and `faults.json` which fault it must give ("Malformed" where no trace can be read).
 `pki/` holds the anchor, the federation file and the revocation list by which they are judged, at
 the time `authority.NOW`. `cdse/` was made by the field's own client and server, and is not rebuilt.
-The example in docs/format.md is the vector `valid/create-observed.json`.
+`batch/` holds the list that `valid/verify-batch.json` speaks of, and the proof of one of its lines. The examples in
+docs/format.md are `valid/create-observed.json` and this list and proof.
 """
 
 import base64
@@ -40,7 +41,17 @@ from cryptography import x509  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: E402
 from cryptography.hazmat.primitives.serialization import Encoding  # noqa: E402
 
+from rucio_trace.batch import (  # noqa: E402
+    Line,
+    LineProof,
+    list_fields,
+    list_name,
+    proof_to_json,
+    write_line,
+    write_lines,
+)
 from rucio_trace.envelope import Signer, Trace, to_json  # noqa: E402
+from rucio_trace.merkle import prove_inclusion  # noqa: E402
 from rucio_trace.trace import (  # noqa: E402
     Cause,
     Content,
@@ -90,9 +101,27 @@ class Federation:
         self.crl = self.issuing.crl((self.revoked.certificate, NOW - 2 * DAY, x509.ReasonFlags.key_compromise))
 
 
+# Three replicas of one RSE, read one after the other.
+LINES = tuple(
+    Line(
+        f"s2:S2A_{tile}.SAFE.zip", PRODUCT.generation, f"BLAKE3:{digest}", format_time(NOW - DAY - number * DAY / 1440)
+    )
+    for number, tile, digest in ((3, "T33UVP", HASH), (2, "T33UVQ", OTHER), (1, "T33UVR", OTHER[::-1]))
+)
+LIST = write_lines(LINES)
+BATCH: dict[str, Any] = {
+    **list_fields(LIST),
+    "name": list_name("SITE-A_DISK", format_time(NOW - DAY)),
+    "did": None,
+    "generation": None,
+    "observed": None,
+}
+
+
 def valid(f: Federation) -> dict[str, Trace]:
     site, producer = f.site.signer, f.producer.signer
     obsolete = made(producer, Event.OBSOLETE, obsolescence="wrong calibration", replaced_by="S2A_T33UVP_N0510.SAFE.zip")
+    batch = made(site, Event.VERIFY, **BATCH)
     members = tuple(Content(f"S2A_T33UVP.SAFE/IMG_DATA/B{band:02}.jp2", OTHER) for band in range(1, 4))
     hostile = 'a\nb\u202e & <tag> \u2028 é "q" \\ .zip'
     return {
@@ -111,6 +140,12 @@ def valid(f: Federation) -> dict[str, Trace]:
         "copy-before-its-creation": made(site, Event.COPY, source=Source(None, None)),
         "copy-recorded-without-bytes": made(site, Event.COPY, method="none", observed=None),
         "verify": made(site, Event.VERIFY),
+        "verify-batch": batch,
+        "revoke-of-batch": made(
+            site,
+            Event.REVOKE,
+            **BATCH | {"rse": "SITE-A_DISK", "revokes": batch.id, "obsolescence": "the storage served from a cache"},
+        ),
         "corrupt": made(site, Event.CORRUPT),
         "corrupt-without-an-origin": made(site, Event.CORRUPT, hash="1a2b3c4d", hash_algorithm="ADLER32"),
         "lost": made(site, Event.LOST),
@@ -234,6 +269,8 @@ def untrusted(f: Federation) -> dict[str, tuple[Any, str]]:
             "OutsidePattern",
         ),
         "rse-of-another-site": (made(site, Event.COPY, rse="SITE-B_DISK"), "OutsideRights"),
+        "batch-of-another-site": (made(site, Event.VERIFY, **BATCH, rse="SITE-B_DISK"), "OutsideRights"),
+        "batch-by-a-producer": (made(producer, Event.VERIFY, **BATCH), "OutsideRights"),
         "site-declares-a-product": (declared(site), "OutsideRights"),
         "site-marks-obsolete": (made(site, Event.OBSOLETE), "OutsideRights"),
         "producer-attests-a-replica": (made(producer, Event.VERIFY), "OutsideRights"),
@@ -294,6 +331,11 @@ def unreadable(f: Federation) -> dict[str, tuple[Any, str]]:
     def text(**changes: Any) -> str:
         return json.dumps({k: v for k, v in {**good, **changes}.items() if v is not ...}, separators=(",", ":"))
 
+    whole = json.loads(serialise(statement(site, Event.VERIFY, **BATCH)))
+
+    def batch(**changes: Any) -> str:
+        return json.dumps({k: v for k, v in {**whole, **changes}.items() if v is not ...}, separators=(",", ":"))
+
     deep: Any = 0
     for _ in range(20):
         deep = [deep]
@@ -340,6 +382,21 @@ def unreadable(f: Federation) -> dict[str, tuple[Any, str]]:
         "revokes-missing": text(event="REVOKE", rse=...),
         "adopted-false": text(adopted=False),
         "unobserved-in-copy": text(event="COPY", unobserved=True),
+        "batch-in-create": batch(event="CREATE"),
+        "batch-of-a-product": batch(did=good["did"], generation=good["generation"]),
+        "batch-under-the-name-of-a-file": batch(name="S2A_T33UVP.SAFE.zip"),
+        "batch-without-rse": batch(rse=...),
+        "batch-without-rucio": batch(rucio=...),
+        "batch-without-method": batch(method=...),
+        "batch-by-transfer": batch(method="transfer"),
+        "batch-with-observed": batch(observed=good["observed"]),
+        "batch-with-source": batch(source={"rse": None, "trace": None}),
+        "batch-in-sha256": batch(hash_algorithm="SHA256"),
+        "batch-of-no-line": batch(batch={**whole["batch"], "count": 0}),
+        "batch-too-long": batch(batch={**whole["batch"], "count": 10_001}),
+        "batch-without-root": batch(batch={"count": 3}),
+        "batch-with-more": batch(batch={**whole["batch"], "lines": []}),
+        "batch-root-short": batch(batch={**whole["batch"], "root": HASH[:-2]}),
         "time-without-zone": text(time="2026-06-01T12:00:00.000000"),
         "time-with-offset": text(time="2026-06-01T12:00:00.000000+00:00"),
         "time-impossible": text(time="2026-02-30T12:00:00.000000Z"),
@@ -358,7 +415,7 @@ def unreadable(f: Federation) -> dict[str, tuple[Any, str]]:
         key: ([signed_raw(value, site, event="CREATE", product=claims)], "MessageUnreadable")
         for key, value in texts.items()
     }
-    whole = {
+    files = {
         "file-empty": "",
         "file-no-json": "-----BEGIN CERTIFICATE-----",
         "file-number": "1",
@@ -371,7 +428,7 @@ def unreadable(f: Federation) -> dict[str, tuple[Any, str]]:
     }
     items = {"file-null-in-array": "[null]", "file-without-product": json.dumps([{"event": "CREATE"}])}
     unreadable = {key: (value, "MessageUnreadable") for key, value in items.items()}
-    return {**signed, **unreadable, **{key: (value, "Malformed") for key, value in whole.items()}}
+    return {**signed, **unreadable, **{key: (value, "Malformed") for key, value in files.items()}}
 
 
 def write(folder: str, files: dict[str, str]) -> None:
@@ -385,10 +442,14 @@ def write(folder: str, files: dict[str, str]) -> None:
 
 def main() -> None:
     f = Federation()
-    good = {key: [to_json(trace)] for key, trace in valid(f).items()}
+    traces = valid(f)
+    good = {key: [to_json(trace)] for key, trace in traces.items()}
+    path = prove_inclusion([write_line(line) for line in LINES], 1)
+    proof = _indented(proof_to_json(LineProof(traces["verify-batch"], LINES[1], 1, path)))
     bad = invalid(f)
     write("pki", {"root.pem": f.root.pem.decode(), "issuing.crl": f.crl.decode(), "federation.toml": FEDERATION})
-    write("valid", {f"{key}.json": json.dumps(value, indent=1, ensure_ascii=False) for key, value in good.items()})
+    write("valid", {f"{key}.json": _indented(value) for key, value in good.items()})
+    write("batch", {BATCH["name"]: LIST.decode(), "proof.json": proof + "\n"})
     write(
         "invalid",
         {
@@ -398,10 +459,21 @@ def main() -> None:
     )
     faults = {key: fault for key, (_, fault) in sorted(bad.items())}
     (HERE / "faults.json").write_text(json.dumps(faults, indent=1) + "\n")
+    into_document("example", "json", _indented(good["create-observed"]))
+    into_document("list", "jsonl", LIST.decode().rstrip())
+    into_document("proof", "json", proof)
+
+
+def _indented(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)
+
+
+def into_document(mark: str, language: str, text: str) -> None:
+    """Put *text* in docs/format.md, between the comments that bear *mark*."""
     document = ROOT / "docs" / "format.md"
-    example = "```json\n" + json.dumps(good["create-observed"], indent=1, ensure_ascii=False) + "\n```"
-    marked = re.compile(r"(<!-- example:[^\n]*-->\n).*?(<!-- /example -->)", re.DOTALL)
-    document.write_text(marked.sub(lambda m: f"{m[1]}{example}\n{m[2]}", document.read_text()))
+    marked = re.compile(rf"(<!-- {mark}:[^\n]*-->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+    block = f"```{language}\n{text}\n```\n"
+    document.write_text(marked.sub(lambda m: m[1] + block + m[2], document.read_text()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,218 @@
+"""The lists of batches: kept as they were signed, and found by the products of their lines.
+
+A list is kept in pieces. Each is a run of the Merkle tree (`merkle`) with the path from its root to the signed one, so
+that a line is held against what was signed without reading the others: the index only says where to look. Of the lines
+of one site on one replica it knows the last registered, which is the one that counts (docs/format.md, 12.7).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import delete, select, tuple_
+
+from rucio_trace.batch import LineProof, check_list, product_of, read_line
+from rucio_trace.errors import Malformed, Refuted
+from rucio_trace.history import standing
+from rucio_trace.merkle import HASH_BYTES, climb, hash_leaf, path_of, root_of
+from rucio_trace.status import speaker
+from rucio_trace.store.bulk import insert_rows
+from rucio_trace.store.errors import CorruptRow
+from rucio_trace.store.read import KEYS_A_QUERY, batches
+from rucio_trace.store.records import BatchLine
+from rucio_trace.store.tables import lines, list_pieces, traces
+from rucio_trace.trace import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from sqlalchemy import Connection, Row
+
+    from rucio_trace.store.read import Reader
+    from rucio_trace.store.records import Stored
+    from rucio_trace.trace import ProductKey, Statement
+
+__all__ = ["SignedList", "insert_lists", "line_proof", "needs_list", "proven", "read_list", "to_list"]
+
+LINES_A_PIECE: Final = 32
+"""A power of two: of 10,000 lines each piece is 9 KB with a path of 9 hashes, and is checked in 40 µs."""
+
+_SERIES_BYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SignedList:
+    """A list made ready for its rows; it agrees with its statement."""
+
+    pieces: Sequence[Mapping[str, Any]]
+    series: bytes
+    """The replicas of one RSE as one site sees them: a later line of a series takes the place of an earlier one."""
+    products: Sequence[bytes]
+    """The product of each line."""
+
+
+def needs_list(statement: Statement) -> bool:
+    """Whether *statement* is only taken together with a list; the REVOKE of a batch is not."""
+    return statement.batch is not None and statement.event is Event.VERIFY
+
+
+def to_list(statement: Statement, data: bytes) -> SignedList:
+    """Everything the rows of a list need.
+
+    Raises:
+        Refuted, Malformed: *data* is not the list that *statement* speaks of.
+    """
+    found = check_list(statement, data)
+    runs = list(batches(data.split(b"\n")[:-1], LINES_A_PIECE))
+    roots = [_root(run) for run in runs]
+    return SignedList(
+        [
+            {
+                "number": number,
+                "entries": b"".join(line + b"\n" for line in run),
+                "path": b"".join(path_of(roots, number)),
+            }
+            for number, run in enumerate(runs)
+        ],
+        hashlib.sha256(json.dumps([statement.rse, statement.site]).encode()).digest()[:_SERIES_BYTES],
+        [_print(product_of(statement, line)) for line in found],
+    )
+
+
+def _root(entries: Iterable[bytes]) -> bytes:
+    return root_of([hash_leaf(entry) for entry in entries])
+
+
+def _print(key: ProductKey) -> bytes:
+    """What a product is known by in the index: names are long, and cut elsewhere."""
+    return hashlib.sha256("\0".join((key.rucio, key.vo, key.did, key.generation)).encode()).digest()
+
+
+def insert_lists(connection: Connection, new: Mapping[int, SignedList]) -> None:
+    """Add lists, by the positions of their traces, in the order of positions; their lines replace older ones."""
+    for position, given in sorted(new.items()):
+        insert_rows(connection, list_pieces, [{"position": position, **piece} for piece in given.pieces])
+        for some in batches(given.products, KEYS_A_QUERY):
+            connection.execute(delete(lines).where(lines.c.product.in_(some), lines.c.series == given.series))
+        rows = [
+            {"product": product, "series": given.series, "position": position, "line": number}
+            for number, product in enumerate(given.products)
+        ]
+        insert_rows(connection, lines, rows)
+
+
+def read_list(connection: Connection, batch: Stored) -> bytes:
+    """The list that *batch* speaks of.
+
+    Raises:
+        CorruptRow: it is not what was signed.
+    """
+    query = select(list_pieces.c.entries).where(list_pieces.c.position == batch.position).order_by(list_pieces.c.number)
+    data = b"".join(connection.scalars(query))
+    try:
+        check_list(batch.trace.statement, data)
+    except (Refuted, Malformed) as error:
+        raise CorruptRow(batch.position, error.subject, error.expected, error.found) from error
+    return data
+
+
+def proven(connection: Connection, reader: Reader, keys: Collection[ProductKey]) -> dict[ProductKey, list[BatchLine]]:
+    """The lines that count of each of *keys*, in the order of positions; no key for a product without any.
+
+    Raises:
+        CorruptRow: a line is not one that was signed, or not of the product it is filed under.
+    """
+    by_print = {_print(key): key for key in keys}
+    rows = [
+        row
+        for some in batches(by_print, KEYS_A_QUERY)
+        for row in connection.execute(select(lines).where(lines.c.product.in_(some)).order_by(lines.c.position))
+    ]
+    if not rows:
+        return {}
+    standing_batches = _standing(connection, reader, {row.position for row in rows})
+    rows = [row for row in rows if row.position in standing_batches]
+    pieces = _pieces(connection, standing_batches, {(row.position, row.line // LINES_A_PIECE) for row in rows})
+    found: dict[ProductKey, list[BatchLine]] = {}
+    for row in rows:
+        key, batch = by_print[row.product], standing_batches[row.position]
+        entries = pieces[row.position, row.line // LINES_A_PIECE].entries[row.line % LINES_A_PIECE :]
+        line = read_line(entries[0]) if entries else None
+        if line is None or product_of(batch.trace.statement, line) != key:
+            raise CorruptRow(row.position, "table trace_lines", f"a line of {key.did}", line.did if line else "none")
+        found.setdefault(key, []).append(BatchLine(batch, line, row.line))
+    return found
+
+
+def _standing(connection: Connection, reader: Reader, positions: Collection[int]) -> dict[int, Stored]:
+    """Those of the batches at *positions* that are not withdrawn."""
+    found = {
+        stored.position: stored
+        for some in batches(positions, KEYS_A_QUERY)
+        for stored in reader.read(connection, traces.c.position.in_(some))
+        if needs_list(stored.trace.statement)
+    }
+    for missing in sorted(set(positions) - found.keys()):
+        raise CorruptRow(missing, "table trace_lines", "a stored batch", "none")
+    revokes: dict[int, Stored] = {}
+    unasked = list(found.values())
+    while unasked:
+        ids, unasked = {stored.id for stored in unasked}, []
+        for some in batches(ids, KEYS_A_QUERY):
+            new = reader.read(connection, traces.c.revokes.in_(some))
+            unasked += [stored for stored in new if stored.position not in revokes]
+            revokes |= {stored.position: stored for stored in new}
+    if not revokes:
+        return found
+    kept, _ = standing((stored.trace for stored in (*found.values(), *revokes.values())), speaker)
+    kept_ids = {id(trace) for trace in kept}
+    return {position: stored for position, stored in found.items() if id(stored.trace) in kept_ids}
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    entries: Sequence[bytes]
+    path: tuple[bytes, ...]
+
+
+def _pieces(
+    connection: Connection, of: Mapping[int, Stored], wanted: Collection[tuple[int, int]]
+) -> dict[tuple[int, int], _Piece]:
+    """The pieces *wanted*, by position and number, each held against the root that its batch signed."""
+    found: dict[tuple[int, int], _Piece] = {}
+    place = tuple_(list_pieces.c.position, list_pieces.c.number)
+    for some in batches(wanted, KEYS_A_QUERY):
+        for row in connection.execute(select(list_pieces).where(place.in_(some))):
+            found[row.position, row.number] = _checked(row, of[row.position].trace.statement)
+    for position, number in set(wanted) - found.keys():
+        raise CorruptRow(position, "table trace_list_pieces", f"piece {number}", "none")
+    return found
+
+
+def _checked(row: Row[Any], statement: Statement) -> _Piece:
+    assert statement.batch is not None
+    entries = row.entries.split(b"\n")[:-1]
+    path = tuple(row.path[start : start + HASH_BYTES] for start in range(0, len(row.path), HASH_BYTES))
+    pieces = -(-statement.batch.count // LINES_A_PIECE)
+    try:
+        found = climb(_root(entries), row.number, pieces, path).hex()
+    except Refuted as error:
+        raise CorruptRow(row.position, f"list, piece {row.number}", error.expected, error.found) from error
+    if found != statement.batch.root:
+        raise CorruptRow(row.position, f"list, piece {row.number}", statement.batch.root, found)
+    return _Piece(entries, path)
+
+
+def line_proof(connection: Connection, reader: Reader, key: ProductKey, rse: str | None) -> LineProof | None:
+    """The proof of the youngest line of a product, on the RSE of this signed name if one is given."""
+    of_rse = [line for line in proven(connection, reader, [key]).get(key, ()) if rse in (None, line.rse)]
+    if not of_rse:
+        return None
+    newest = max(of_rse, key=lambda found: (found.line.time, found.position))
+    place = (newest.position, newest.index // LINES_A_PIECE)
+    piece = _pieces(connection, {newest.position: newest.batch}, [place])[place]
+    inside = path_of([hash_leaf(entry) for entry in piece.entries], newest.index % LINES_A_PIECE)
+    return LineProof(newest.batch.trace, newest.line, newest.index, (*inside, *piece.path))
