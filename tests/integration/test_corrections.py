@@ -15,9 +15,10 @@ from rucio_trace_daemons.recorder.finish import snapshot, write_snapshots
 from rucio_trace_policy.database import writing
 from rucio_trace_policy.tables import tables
 from sqlalchemy import select, text
+from unit.authority import signed_raw
 
 from rucio_trace.cli import cli
-from rucio_trace.envelope import Trace, sign
+from rucio_trace.envelope import Trace, parse_traces, sign
 from rucio_trace.trace import Event, ProductKey, Statement, new_event_id, new_salt
 
 if TYPE_CHECKING:
@@ -207,6 +208,22 @@ def test_a_producers_word_is_withdrawn_in_the_product_that_it_joined(kit: Correc
     assert kit.status() == "REVOKED"
     kit.call("revoke", word.id, "--undo")
     assert kit.status() == "GENUINE"
+
+
+@on_sqlite
+def test_where_an_origin_does_not_sign_its_algorithm_the_copys_digests_are_repeated(kit: Correcting) -> None:
+    archive = kit.authority.admit("ARCHIVE", rses=(), create=(), outside=True)
+    digest = produced(archive.signer, "file", CONTENT).statement.hash
+    words = {"hash": digest, "name": "file", "size": len(CONTENT), "event": "CREATE"}  # as the Traceability Service
+    kit.take(*parse_traces(json.dumps([signed_raw(json.dumps(words), archive.signer)]).encode()))
+    kit.upload()
+    word, copy = kit.traces()
+    assert copy.trace.statement.source.trace == word.id
+    kit.call("obsolete", "test:file", "--reason", "old")
+    assert (kit.traces()[-1].trace.statement.digests, kit.status()) == (copy.trace.statement.digests, "OBSOLETE")
+    kit.call("revoke", word.id, "--reason", "not theirs")
+    revoke = kit.traces()[-1].trace.statement
+    assert (revoke.revokes, revoke.digests, kit.status()) == (word.id, copy.trace.statement.digests, "REVOKED")
 
 
 @on_sqlite
