@@ -14,11 +14,14 @@ import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 from recorder_kit import Kit
+from rucio_trace_daemons.alarms import Alarms, Kind
 from rucio_trace_daemons.monitoring import served
+from rucio_trace_daemons.recorder.outbox import STOPPED
 from rucio_trace_daemons.rses import Rses
+from rucio_trace_policy import hooks
 from rucio_trace_policy.tables import tables
 from rucio_trace_sandbox.processes import free_port, wait_until
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, func, select, update
 
 from rucio_trace.config import Metrics
 from rucio_trace.errors import ConfigurationError
@@ -106,6 +109,29 @@ def _answers(port: int) -> bool:
     }
     alarm = value(samples, "traceability_alarm_reports", kind="CORRUPT", subject="HERE")
     return states == {"due": 0, "waiting": 1} and alarm == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite", "mariadb"])  # PostgreSQL: above
+def test_the_shared_state_is_read_from_other_databases_too(request: pytest.FixtureRequest, database: str) -> None:
+    rucio: EmbeddedRucio = request.getfixturevalue(f"rucio_{database}")
+    hooks.install(rucio.engine)
+    here = rucio.add_posix_rse("HERE")
+    for name in ("one", "two"):
+        rucio.upload(here, name, b"content")
+    Alarms(rucio.engine).report(Kind.LOST, "HERE", {}, 3)
+    outbox = tables(rucio.backend).outbox
+    with rucio.engine.begin() as connection:
+        first = connection.scalar(select(func.min(outbox.c.id)))
+        connection.execute(update(outbox).where(outbox.c.id == first).values(not_before=STOPPED))
+        oldest = connection.scalar(select(func.min(outbox.c.at)).where(outbox.c.id != first))
+
+    with served(Metrics(), "a-daemon", rucio.engine, Rses(rucio.engine)):
+        told = REGISTRY.get_sample_value
+        assert told("traceability_outbox_rows", {"rse": "HERE", "state": "due"}) == 3
+        assert told("traceability_outbox_rows", {"rse": "HERE", "state": "stopped"}) == 1
+        assert told("traceability_outbox_oldest_timestamp_seconds", {"rse": "HERE"}) == oldest.timestamp()
+        assert told("traceability_signing_stopped", {"rse": "HERE"}) == 0
+        assert told("traceability_alarm_reports", {"kind": "LOST", "subject": "HERE"}) == 3
 
 
 def test_a_database_that_is_away_is_told_and_ends_no_scrape(tmp_path: Path) -> None:
