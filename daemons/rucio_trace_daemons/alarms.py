@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rucio_trace.config import Settings
     from rucio_trace_daemons.keys import Keys
 
-__all__ = ["EVENT_TYPE", "Alarms", "Kind", "check_certificate"]
+__all__ = ["Alarms", "Kind", "check_certificate"]
 
 LOG = logging.getLogger("traceability-alarms")
 

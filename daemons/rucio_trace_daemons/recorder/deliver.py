@@ -75,9 +75,10 @@ class Delivery:
         self._register(products)
         outcomes.update(self._finish(products, guards))
         outcomes["waiting"] += self._postpone(products, guards)
+        outcomes = +outcomes
         if outcomes.keys() & _ALARMING:
             self.alarms.tell()
-        return +outcomes
+        return outcomes
 
     def _register(self, products: Sequence[Product]) -> None:
         """Hand the traces to the store; where it does not take one, the row's fate becomes to wait."""
@@ -118,9 +119,9 @@ class Delivery:
             ended = [(row, outcome(fate)) for event, (row, fate) in finished.items() if event in gone]
             count_outcomes(connection, ended)
             forget_removals(connection, [row for row, _ in ended])
-            of_event = {fate.trace.statement.event_id: fate.trace.statement.did for _, fate in signed}
+            dids = {row.event_id: fate.trace.statement.did for row, fate in signed}
             for kind in (Kind.CORRUPT, Kind.LOST):
-                bad = [(labels[row.rse_id], of_event[row.event_id]) for row, word in ended if word == kind]
+                bad = [(labels[row.rse_id], dids[row.event_id]) for row, word in ended if word == kind]
                 self._note(connection, kind, bad)
             self._save(connection, guards, {row.rse_id for row, word in ended if word in _GUARDED}, labels)
             self.seam("finishing")
