@@ -111,9 +111,12 @@ class Storage:
         A stream that ends before the size its storage promised raises `ShortRead`, one that is written while it
         is read `Changed`: neither is evidence of anything.
         """
-        lane = self._lane(replica.rse)
-        with _turn(lane, replica, watch), self._source(replica, watch) as source:
-            yield paced(source, lane.throttle, self._pause, watch)
+        with self.turn(replica, watch), self._source(replica, watch) as source:
+            yield paced(source, self._lane(replica.rse).throttle, self._pause, watch)
+
+    def turn(self, replica: Replica, watch: Callable[[int], None]) -> contextlib.AbstractContextManager[None]:
+        """One of the streams of the replica's RSE, once there is one; `watch` is called meanwhile and may raise."""
+        return _turn(self._lane(replica.rse), replica, watch)
 
     def exists(self, replica: Replica) -> bool:
         """Whether storage has such a file, without reading it."""
@@ -145,8 +148,7 @@ class Storage:
 
         It may have to read the whole file for that; `watch` is called meanwhile and may raise to give up.
         """
-        lane = self._lane(replica.rse)
-        with _turn(lane, replica, watch), self._asking(replica.rse) as access:
+        with self.turn(replica, watch), self._asking(replica.rse) as access:
             if access.reader is None:
                 return None
             return _watched(partial(access.reader.digest, str(replica), access.pfn(replica), algorithms), watch)
