@@ -86,11 +86,9 @@ def _conclude(progress: Progress) -> None:
     ended = " ".join(f"{word}={count}" for word, count in sorted(progress.outcomes.items())) or "nothing"
     say(f"{'done' if progress.ended else 'not all done'}: {ended}, {_size(progress.bytes)} read")
     if progress.waiting:
-        say(
-            f"{progress.waiting:,} wait in the outbox, for recorders to try again: `rucio-trace outbox list --failed` tells why"
-        )
+        say(f"{progress.waiting:,} wait in the outbox and are tried again: `rucio-trace outbox list --failed`")
     if progress.unspeakable:
-        say(f"{progress.unspeakable:,} on tape came by no transfer that compared a checksum: nothing is said of them")
+        say(f"{progress.unspeakable:,} on tape: no transfer compared a checksum, so nothing is said")
     if not progress.ended:
         say("too many failed: mend the storage" if progress.choked else "the same command continues")
     if progress.outcomes["CORRUPT"] or progress.outcomes["LOST"]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["RemoteReading", "connected"]
 
 # How long a scheduler has to answer, and how often a reading is asked whether it is still wanted.
-CONNECT_SECONDS, LOOK_SECONDS = 30, 1.0
+CONNECT_SECONDS, LOOK_SECONDS = 10, 1.0
 
 
 @contextmanager
