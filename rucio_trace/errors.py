@@ -5,6 +5,10 @@ claim false (`Refuted`), or could we not find out (`Undecided`)? "Could not reac
 not "false", so `StorageError` is a kind of `Undecided`.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 __all__ = [
     "ConfigurationError",
     "Malformed",
@@ -36,6 +40,10 @@ class TraceabilityError(Exception):
         self.subject, self.expected, self.found, self.hint = subject, expected, found, hint
         super().__init__(subject, expected, found, hint)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is into another process, whatever the arguments of its class."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         details = []
         if self.expected:
@@ -44,6 +52,12 @@ class TraceabilityError(Exception):
             details.append(f"found {shown(self.found)}")
         text = shown(self.subject) + (": " + ", ".join(details) if details else "")
         return f"{text} ({self.hint})" if self.hint else text
+
+
+def _rebuilt(kind: type[TraceabilityError], arguments: tuple[Any, ...], state: dict[str, Any]) -> TraceabilityError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 class Malformed(TraceabilityError):

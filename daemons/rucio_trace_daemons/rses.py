@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rucio.common.constants import RseAttr
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-__all__ = ["Rse", "Rses", "every_id", "matching"]
+__all__ = ["ALONE", "Rse", "Rses", "Share", "every_id", "matching"]
 
 # An attribute set in Rucio is followed within this time.
 FACTS_SECONDS = 60.0
@@ -71,11 +71,33 @@ class Rse:
         return request_token(determine_audience_for_rse(self.id), scope, use_cache=not renew)
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One process of several that keep to the bounds of an RSE together: number `index` of `of`."""
+
+    index: int = 0
+    of: int = 1
+
+    def reads(self, rse: Rse) -> bool:
+        """Whether this process reads from *rse*, whose streams may be fewer than the processes."""
+        return rse.streams is None or self.index < rse.streams
+
+    def bounds(self, rse: Rse) -> Rse:
+        """*rse* with this process's part of its bounds."""
+        readers = min(self.of, rse.streams or self.of)
+        streams = rse.streams and max(1, (rse.streams + readers - 1 - self.index) // readers)
+        rate = rse.bytes_per_second and max(1, rse.bytes_per_second // readers)
+        return replace(rse, streams=streams, bytes_per_second=rate)
+
+
+ALONE = Share()
+
+
 class Rses:
     """RSEs by id, asked of Rucio's database at most once a minute. Safe to share between threads."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, share: Share = ALONE) -> None:
+        self._engine, self._share = engine, share
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, Rse]] = {}
 
@@ -86,7 +108,7 @@ class Rses:
             oldest = time.monotonic() - FACTS_SECONDS
             fresh = {i: self._known[i][1] for i in wanted & self._known.keys() if self._known[i][0] > oldest}
             if missing := wanted - fresh.keys():
-                loaded = self._load(missing)
+                loaded = [self._share.bounds(rse) for rse in self._load(missing)]
                 self._known |= {rse.id: (time.monotonic(), rse) for rse in loaded}
                 fresh |= {rse.id: rse for rse in loaded}
             return fresh

@@ -112,15 +112,22 @@ class Storage:
         A stream that ends before the size its storage promised raises `ShortRead`, one that is written while it
         is read `Changed`: neither is evidence of anything.
         """
-        lane = self._lane(replica.rse)
 
         def watch_and_count(count: int) -> None:
             metrics.bytes_read(replica.rse.label, count)
             watch(count)
 
-        with _counting_failures(replica, "read"), _turn(lane, replica, watch), self._source(replica, watch) as source:
-            yield paced(source, lane.throttle, self._pause, watch_and_count)
+        with (
+            _counting_failures(replica, "read"),
+            self.turn(replica, watch),
+            self._source(replica, watch) as source,
+        ):
+            yield paced(source, self._lane(replica.rse).throttle, self._pause, watch_and_count)
         metrics.reading_ended(replica.rse.label, "read")
+
+    def turn(self, replica: Replica, watch: Callable[[int], None]) -> contextlib.AbstractContextManager[None]:
+        """One of the streams of the replica's RSE, once there is one; `watch` is called meanwhile and may raise."""
+        return _turn(self._lane(replica.rse), replica, watch)
 
     def exists(self, replica: Replica) -> bool:
         """Whether storage has such a file, without reading it."""
@@ -152,8 +159,7 @@ class Storage:
 
         It may have to read the whole file for that; `watch` is called meanwhile and may raise to give up.
         """
-        lane = self._lane(replica.rse)
-        with _counting_failures(replica, "storage"), _turn(lane, replica, watch), self._asking(replica.rse) as access:
+        with _counting_failures(replica, "storage"), self.turn(replica, watch), self._asking(replica.rse) as access:
             if access.reader is None:
                 return None
             answer = _watched(partial(access.reader.digest, str(replica), access.pfn(replica), algorithms), watch)

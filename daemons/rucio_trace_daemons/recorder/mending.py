@@ -20,12 +20,12 @@ from rucio_trace_daemons.recorder.outbox import STOPPED
 from rucio_trace_daemons.recorder.removals import forget_removals
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Engine, Row
 
-__all__ = ["Choice", "Line", "Summary", "chosen", "retry", "skip", "summarise"]
+__all__ = ["Backlog", "Choice", "Line", "Summary", "backlog", "chosen", "retry", "skip", "summarise"]
 
 LOG = logging.getLogger("traceability-recorder")
 
@@ -103,6 +103,25 @@ def summarise(engine: Engine) -> Summary:
         _line(rse_id, _label(names, rse_id), counts.get(rse_id), guards.get(rse_id)) for rse_id in {*counts, *guards}
     ]
     return Summary(sorted(lines, key=lambda line: line.rse), outcomes)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Rows of some RSEs: `ready` ones are due or held; `waiting` ones were tried, or an operator has to move them."""
+
+    ready: int
+    waiting: int
+
+
+def backlog(engine: Engine, rse_ids: Collection[str]) -> Backlog:
+    """What the outbox has of *rse_ids*; it counts every row of theirs."""
+    outbox = tables(engine.dialect.name).outbox
+    c = outbox.c
+    with engine.connect() as connection:
+        now = clock(connection)
+        waiting = _count(and_(~_held(outbox, now), c.not_before > now))
+        rows, later = connection.execute(select(func.count(), waiting).where(c.rse_id.in_(list(rse_ids)))).one()
+    return Backlog(int(rows) - int(later), int(later))
 
 
 def _line(rse_id: str, rse: str, counts: Any, guard: Any) -> Line:

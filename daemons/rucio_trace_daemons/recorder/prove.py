@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from random import SystemRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rucio_trace.archive import ArchivePass, is_archive_name
 from rucio_trace.digest import DigestPass
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rucio_trace_daemons.storage import Replica, Storage
     from rucio_trace_daemons.streams import Pieces
 
-__all__ = ["Expected", "Inconstant", "Prover", "Reading", "algorithms", "checksums"]
+__all__ = ["Expected", "Inconstant", "Prover", "Read", "Reading", "algorithms", "checksums", "read_here"]
 
 LOG = logging.getLogger("traceability-recorder")
 
@@ -55,6 +55,63 @@ class Reading:
     contents: tuple[Content, ...] | None
     observed: datetime
     manifest: bytes | None = None
+
+
+class Read(Protocol):
+    """Reads a replica: `algorithms` are the digests of the whole; `contents` asks for an archive's members too.
+
+    `watch` is told the size of each piece, now and then of none, and may raise to give up. Raises StorageError.
+    """
+
+    def __call__(
+        self, replica: Replica, algorithms: tuple[str, ...], contents: bool, watch: Callable[[int], None]
+    ) -> Found: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a reading found, in whatever process; see `Reading`."""
+
+    size: int
+    hashes: Mapping[str, str]
+    contents: tuple[Content, ...] | None = None
+    manifest: bytes | None = None
+
+
+def read_here(
+    storage: Storage,
+    limits: ArchiveLimits,
+    replica: Replica,
+    algorithms: tuple[str, ...],
+    contents: bool,
+    watch: Callable[[int], None],
+) -> Found:
+    """Read *replica* in this process, within the bounds that *storage* keeps."""
+    with storage.open(replica, watch) as pieces:
+        if contents and is_archive_name(replica.name):
+            return _read_archive(replica.name, pieces, algorithms, limits)
+        with DigestPass(algorithms) as digests:
+            for piece in pieces:
+                digests.update(piece)
+            whole = digests.finish()
+    return Found(whole.size, whole.hashes)
+
+
+def _read_archive(name: str, pieces: Pieces, algorithms: tuple[str, ...], limits: ArchiveLimits) -> Found:
+    running = ArchivePass(name, algorithms, member_algorithms=(MAIN_ALGORITHM,), limits=limits)
+    try:
+        for piece in pieces:
+            running.update(piece)
+    finally:
+        whole = running.finish_whole()  # also ends the pass's threads
+    try:
+        found = running.finish()
+    except TraceabilityError:  # an archive nobody can unpack is still a file, and its bytes can be proven
+        return Found(whole.size, whole.hashes)
+    contents = None
+    if found.members is not None and len(found.members) <= MAX_CONTENTS:
+        contents = tuple(Content(member.path, member.hashes[MAIN_ALGORITHM]) for member in found.members)
+    return Found(whole.size, whole.hashes, contents, found.manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +161,12 @@ def algorithms(row: Row, origin: Statement | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Prover:
-    """Reads replicas; `clock` is the database's clock."""
+    """Has replicas read; `clock` is the database's clock, `contents` whether members of archives are listed."""
 
     storage: Storage
     clock: Callable[[], datetime]
     contents: bool
-    limits: ArchiveLimits
+    read: Read
 
     def prove(
         self,
@@ -162,27 +219,5 @@ class Prover:
     def _read(
         self, replica: Replica, wanted: tuple[str, ...], with_contents: bool, watch: Callable[[int], None]
     ) -> Reading:
-        with self.storage.open(replica, watch) as pieces:
-            if with_contents and self.contents and is_archive_name(replica.name):
-                return self._read_archive(replica, pieces, wanted)
-            with DigestPass(wanted) as digests:
-                for piece in pieces:
-                    digests.update(piece)
-                whole = digests.finish()
-        return Reading(whole.size, whole.hashes, None, self.clock())
-
-    def _read_archive(self, replica: Replica, pieces: Pieces, wanted: tuple[str, ...]) -> Reading:
-        running = ArchivePass(replica.name, wanted, member_algorithms=(MAIN_ALGORITHM,), limits=self.limits)
-        try:
-            for piece in pieces:
-                running.update(piece)
-        finally:
-            whole = running.finish_whole()  # also ends the pass's threads
-        try:
-            found = running.finish()
-        except TraceabilityError:  # an archive nobody can unpack is still a file, and its bytes can be proven
-            return Reading(whole.size, whole.hashes, None, self.clock())
-        contents = None
-        if found.members is not None and len(found.members) <= MAX_CONTENTS:
-            contents = tuple(Content(member.path, member.hashes[MAIN_ALGORITHM]) for member in found.members)
-        return Reading(whole.size, whole.hashes, contents, self.clock(), found.manifest)
+        found = self.read(replica, wanted, with_contents and self.contents, watch)
+        return Reading(found.size, found.hashes, found.contents, self.clock(), found.manifest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from rucio_trace_policy.causes import PRUNE_ROWS, prune
@@ -26,7 +27,7 @@ from rucio_trace_daemons.recorder.finish import Names
 from rucio_trace_daemons.recorder.follow import BULK, Follower
 from rucio_trace_daemons.recorder.lookup import LookUp
 from rucio_trace_daemons.recorder.outbox import Outbox
-from rucio_trace_daemons.recorder.prove import Prover
+from rucio_trace_daemons.recorder.prove import Prover, read_here
 from rucio_trace_daemons.recorder.resolve import first_installed
 from rucio_trace_daemons.recorder.step import Worker
 from rucio_trace_daemons.rses import Rses
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from rucio_trace.identity import Trust
     from rucio_trace.store import Store
     from rucio_trace_daemons.recorder.options import Options
+    from rucio_trace_daemons.recorder.prove import Read
 
 __all__ = ["Recorder"]
 
@@ -73,31 +75,45 @@ class Recorder:
     trust: Callable[[], Trust | None]
     chosen: Callable[[], set[str] | None]
     stop: threading.Event
+    read: Read
     telling: Every = field(default_factory=lambda: Every(TELL_SECONDS))
     looking: Every = field(default_factory=lambda: Every(LOOK_SECONDS))
     pruning: Every = field(default_factory=lambda: Every(PRUNE_SECONDS))
 
     @classmethod
-    def open(cls, settings: Settings, options: Options, engine: Engine, stop: threading.Event) -> Self:
-        """Raises ConfigurationError for what is missing or wrong, StorageError where the store does not answer."""
+    def open(
+        cls,
+        settings: Settings,
+        options: Options,
+        engine: Engine,
+        stop: threading.Event,
+        *,
+        rses: Rses | None = None,
+        chosen: Callable[[], set[str] | None] | None = None,
+    ) -> Self:
+        """*rses* and *chosen* (the ids of those to look at) stand in for Rucio's word and `options.rses`.
+
+        Raises ConfigurationError for what is missing or wrong, StorageError where the store does not answer."""
         keys, trust = Keys(settings.recorder), Trusted(settings.trust)
         staging = Staging(options.staging_folder, options.staging_bytes)
         staging.remove_leftovers()
         names = Names(engine)
         names.load()
+        storage = Storage(staging, stop.wait)
         return cls(
             options,
             engine,
             open_store(settings, migrate=True),
             keys,
-            Storage(staging, stop.wait),
+            storage,
             staging,
-            Rses(engine),
+            rses or Rses(engine),
             names,
             Alarms.of(engine, settings),
             trust,
-            Chosen("recorder.rses", options.rses),
+            chosen or Chosen("recorder.rses", options.rses),
             stop,
+            partial(read_here, storage, options.limits),
         )
 
     def follow(self) -> None:
@@ -139,16 +155,19 @@ class Recorder:
         self.staging.close()
         self.store.close()
 
-    def worker(self, seam: Callable[[str], None] = lambda _name: None) -> Worker:
-        """A worker for the calling thread."""
+    def worker(
+        self, seam: Callable[[str], None] = lambda _name: None, watched: Callable[[int], None] = lambda _count: None
+    ) -> Worker:
+        """A worker for the calling thread; *watched* is told how many bytes were read, piece by piece."""
         worker: Worker | None = None
 
-        def watch(_count: int) -> None:
+        def watch(count: int) -> None:
+            watched(count)
             if worker is not None:
                 worker.held.watch()
 
         clock = Clock()
-        prover = Prover(self.storage, clock, self.options.contents, self.options.limits)
+        prover = Prover(self.storage, clock, self.options.contents, self.read)
         composer = Composer(self.options)
         context = Context(self.options, self.engine, self.storage, prover, composer, self.keys, clock, watch)
         outbox = Outbox(self.engine, self.options.lease, seam)
