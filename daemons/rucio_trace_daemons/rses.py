@@ -12,11 +12,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rucio.common.constants import RseAttr
+from rucio.common.exception import InvalidRSEExpression
+from rucio.core.rse_expression_parser import parse_expression
 from rucio.db.sqla import models
-from rucio.db.sqla.constants import RSEType
+from rucio.db.sqla.constants import DatabaseOperationType, RSEType
+from rucio.db.sqla.session import db_session
 from rucio.rse import rsemanager
 from sqlalchemy import select
 
+from rucio_trace.errors import ConfigurationError
 from rucio_trace_daemons.methods import Method
 
 if TYPE_CHECKING:
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-__all__ = ["Rse", "Rses"]
+__all__ = ["Rse", "Rses", "matching"]
 
 # An attribute set in Rucio is followed within this time.
 FACTS_SECONDS = 60.0
@@ -139,3 +143,16 @@ def _positive(value: object) -> int | None:
     except ValueError:
         return None
     return number if number > 0 else None
+
+
+def matching(expression: str, subject: str) -> set[str]:
+    """The ids of the RSEs that an RSE expression names; *subject* is where it was said.
+
+    Raises:
+        ConfigurationError: it is no RSE expression, or names no RSE.
+    """
+    try:
+        with db_session(DatabaseOperationType.READ) as session:
+            return {rse["id"] for rse in parse_expression(expression, session=session)}
+    except InvalidRSEExpression as error:
+        raise ConfigurationError(subject, expected="RSEs, as an RSE expression", found=str(error)) from error

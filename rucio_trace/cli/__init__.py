@@ -50,6 +50,7 @@ COMMANDS = {
     "export": "Write traces in the words of others: CDSE, PROV, STAC.",
     "hooks": "Install, check and remove the hooks in Rucio's database.",
     "outbox": "Look at and mend the recorder's outbox.",
+    "audit": "Have replicas read anew, and report how well they are proven.",
     "store": "Prepare and inspect the trace store.",
     "key": "Make signing keys and certificate requests.",
     "demo": "Run a whole federation on this machine.",
@@ -104,7 +105,17 @@ def _put_example_last(command: click.Command) -> None:
             _put_example_last(each)
 
 
-_EXTRAS = {"hooks": "rucio", "outbox": "rucio", "demo": "sandbox", "upload": "client", "download": "client"}
+_EXTRAS = {
+    "hooks": "rucio",
+    "outbox": "rucio",
+    "audit": "rucio",
+    "demo": "sandbox",
+    "upload": "client",
+    "download": "client",
+}
+
+
+_EXTRA_OF_MODULE = {"jinja2": "report", "matplotlib": "report"}
 
 
 class MissingPart(click.ClickException):
@@ -113,7 +124,7 @@ class MissingPart(click.ClickException):
     exit_code = EXIT_UNDECIDED
 
     def __init__(self, command: str, module: str) -> None:
-        extra = _EXTRAS.get(command)
+        extra = _EXTRA_OF_MODULE.get(module) or _EXTRAS.get(command)
         hint = f"; install rucio-trace[{extra}]" if extra else ""
         super().__init__(f"`{command}` needs the Python module {module}, which is not installed{hint}")
 

@@ -8,15 +8,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from rucio.common.exception import InvalidRSEExpression
-from rucio.core.rse_expression_parser import parse_expression
-from rucio.db.sqla.constants import DatabaseOperationType
-from rucio.db.sqla.session import db_session
 from rucio_trace_policy.causes import PRUNE_ROWS, prune
 from rucio_trace_policy.database import writing
 
 from rucio_trace.configured import open_store
-from rucio_trace.errors import ConfigurationError
 from rucio_trace.watched import Trusted
 from rucio_trace_daemons.keys import Keys
 from rucio_trace_daemons.recorder.before import Origins
@@ -29,7 +24,7 @@ from rucio_trace_daemons.recorder.outbox import Outbox
 from rucio_trace_daemons.recorder.prove import Prover
 from rucio_trace_daemons.recorder.resolve import first_installed
 from rucio_trace_daemons.recorder.step import Worker
-from rucio_trace_daemons.rses import Rses
+from rucio_trace_daemons.rses import Rses, matching
 from rucio_trace_daemons.staging import Staging
 from rucio_trace_daemons.storage import Storage
 
@@ -65,17 +60,9 @@ class _Chosen:
             return None
         with self._lock:
             if time.monotonic() > self._until:
-                self._ids = _matching(self._expression)
+                self._ids = matching(self._expression, "recorder.rses")
                 self._until = time.monotonic() + FOLLOW_SECONDS
             return self._ids
-
-
-def _matching(expression: str) -> set[str]:
-    try:
-        with db_session(DatabaseOperationType.READ) as session:
-            return {rse["id"] for rse in parse_expression(expression, session=session)}
-    except InvalidRSEExpression as error:
-        raise ConfigurationError("recorder.rses", expected="RSEs, as an RSE expression", found=str(error)) from error
 
 
 @dataclass(slots=True)
