@@ -26,7 +26,7 @@ def render(report: Report) -> str:
     page.filters |= {"size": lambda size: decimal(round(size)), "day": _day, "minute": _minute, "span": _span}
     template = page.from_string(files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8"))
     drawn = [(plot.__name__, Markup(plot(report))) for plot in _plots(report)]  # noqa: S704 - escaped in `plots`
-    return template.render(report=report, plots=dict(drawn), total=_total(report))
+    return template.render(report=report, plots=dict(drawn), total=_total(report), look=_to_look_at(report))
 
 
 def _plots(report: Report) -> list[Any]:
@@ -39,6 +39,18 @@ def _plots(report: Report) -> list[Any]:
     if any(line.replicas for line in report.rounds):
         found.append(plots.rounds)
     return found
+
+
+def _to_look_at(report: Report) -> list[tuple[str, str]]:
+    """What keeps rounds from going on, by RSE."""
+    found = {}
+    for line in report.rounds:
+        if line.breaker_opened_at is not None:
+            reason = line.breaker_reason or "no reason was noted"
+            found[line.rse, f"nothing is read since {_minute(line.breaker_opened_at)}: {reason}"] = None
+        if line.tally.error is not None:
+            found[line.rse, f"{line.tally.waiting:,} replicas wait: {line.tally.error}"] = None
+    return list(found)
 
 
 def _total(report: Report) -> dict[str, float]:
