@@ -66,13 +66,11 @@ def start(rses: str, sample: float, most_bytes: int | None, every: int) -> None:
     """
     from rucio_trace_daemons.auditor import campaigns
 
-    engine = _engine()
-    read, others = campaigns.sift(engine, rses)
-    number = campaigns.start(engine, rses, sample=sample, most_bytes=most_bytes, every_seconds=every)
-    for rse, reason in others.items():
+    begun = campaigns.start(_engine(), rses, sample=sample, most_bytes=most_bytes, every_seconds=every)
+    for rse, reason in begun.others.items():
         say(f"note: {printable(rse.name)} is left out: {reason}")
-    say(f"campaign {number} audits {printable(', '.join(rse.name for rse in read), limit=None)}")
-    click.echo(number)
+    say(f"campaign {begun.number} audits {printable(', '.join(rse.name for rse in begun.read), limit=None)}")
+    click.echo(begun.number)
 
 
 @audit.command()
@@ -98,7 +96,7 @@ def stop(number: int) -> None:
 @click.argument("number", type=int, required=False, metavar="[N]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line per campaign and RSE.")
 def status(number: int | None, as_json: bool) -> None:
-    """Show the last round on each RSE of campaign N, or of all campaigns that run.
+    """Show the last round on each RSE of campaign N, or of all campaigns that run; 3/7 is round 7 of campaign 3.
 
     The end of a round is foretold from how it went so far, pauses and quiet hours included.
 
@@ -117,8 +115,8 @@ def status(number: int | None, as_json: bool) -> None:
         say("no round and no RSE to audit" if number else "no campaign runs; `audit start` begins one")
         return
     columns = (
-        *("campaign", "RSE", "round", "replicas", "bytes", "good", "bad", "unread", "waiting"),
-        *("oldest proof", "replicas/s", "bytes/s", "ends"),
+        *("RSE", "round", "replicas", "bytes", "good/bad/unread", "waiting", "oldest proof"),
+        *("replicas/s", "bytes/s", "ends"),
     )
     show_table(columns, [_round_cells(line) for line in found])
     for line in found:
@@ -216,13 +214,15 @@ def _minute(moment: datetime) -> str:
 
 def _round_cells(line: Progress) -> tuple[object, ...]:
     tally = line.tally
-    if line.round is None:
-        return line.campaign.id, line.rse, "none yet", *[None] * 6, shown_age(line.oldest_proof, line.at)
-    counts = (f"{tally.done}/{line.replicas}", f"{shown_size(tally.bytes_done)}/{shown_size(line.bytes)}")
-    outcomes = (tally.good, tally.bad or None, tally.unread or None, tally.waiting or None)
-    rates = (f"{line.replicas_per_second:.3g}", shown_size(line.bytes_per_second))
     oldest = shown_age(line.oldest_proof, line.at)
-    return line.campaign.id, line.rse, line.round, *counts, *outcomes, oldest, *rates, _end(line)
+    if line.round is None:
+        return line.rse, f"{line.campaign.id}/-", *[None] * 4, oldest
+    return (
+        *(line.rse, f"{line.campaign.id}/{line.round}", f"{tally.done}/{line.replicas}"),
+        f"{tally.bytes_done / line.bytes if line.bytes else 1:.0%} of {shown_size(line.bytes)}",
+        *(f"{tally.good}/{tally.bad}/{tally.unread}", tally.waiting or None, oldest),
+        *(f"{line.replicas_per_second:.3g}", shown_size(line.bytes_per_second), _end(line)),
+    )
 
 
 def _end(line: Progress) -> str:
@@ -231,10 +231,10 @@ def _end(line: Progress) -> str:
         return "stopped"
     if line.ended_at is not None:
         assert line.next_round is not None
-        return f"done; next {_minute(max(line.next_round, line.at))}"
+        return f"ended; next {max(line.next_round, line.at):%d %b %H:%M}"
     if line.breaker_opened_at is not None:
         return "breaker open"
-    return _minute(line.expected_end) if line.expected_end else "?"
+    return f"{line.expected_end:%d %b %H:%M}" if line.expected_end else "?"
 
 
 def _round_object(line: Progress) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from rucio_trace_daemons.methods import Method
 from rucio_trace_daemons.rses import Rses, matching
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
 
     from rucio_trace_daemons.rses import Rse
 
-__all__ = ["AUDITED", "Breaker", "Campaign", "Stopped", "campaigns", "reset", "sift", "start", "stop"]
+__all__ = ["AUDITED", "Breaker", "Campaign", "Started", "Stopped", "campaigns", "reset", "sift", "start", "stop"]
 
 LOG = logging.getLogger("traceability-auditor")
 
@@ -55,8 +56,17 @@ class Campaign:
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """A campaign's number, the RSEs it audits, and why not each other one of its expression."""
+
+    number: int
+    read: Sequence[Rse]
+    others: Mapping[Rse, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
-    """What stopping left: `unread` replicas that nobody will read, `read` ones that are still to be signed."""
+    """What stopping left: `unread` replicas that nobody will read, `read` and good ones that are still to be signed."""
 
     campaign: Campaign
     already: bool
@@ -77,7 +87,9 @@ class NoSuchCampaign(ConfigurationError):
     """A number that no campaign has."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"campaign {number}", expected="the number of a campaign", hint="`audit status` lists them")
+        super().__init__(
+            f"campaign {number}", expected="a campaign's number", hint="`audit status` lists those that run"
+        )
 
 
 def sift(engine: Engine, expression: str, subject: str = "--rses") -> tuple[list[Rse], dict[Rse, str]]:
@@ -91,8 +103,8 @@ def sift(engine: Engine, expression: str, subject: str = "--rses") -> tuple[list
     return read, {rse: _WHY_NOT[rse.method] for rse in rses if rse.method not in AUDITED}
 
 
-def start(engine: Engine, expression: str, *, sample: float, most_bytes: int | None, every_seconds: int) -> int:
-    """Begin a campaign and return its number; *sample* and *most_bytes* bound one round on one RSE.
+def start(engine: Engine, expression: str, *, sample: float, most_bytes: int | None, every_seconds: int) -> Started:
+    """Begin a campaign; *sample* and *most_bytes* bound one round on one RSE.
 
     Raises:
         ConfigurationError: the expression names no RSE that can be audited.
@@ -110,7 +122,8 @@ def start(engine: Engine, expression: str, *, sample: float, most_bytes: int | N
             "every_seconds": every_seconds,
             "started_at": clock(connection),
         }
-        return int(connection.execute(insert(audits).values(values)).inserted_primary_key[0])
+        number = connection.execute(insert(audits).values(values)).inserted_primary_key[0]
+    return Started(int(number), read, others)
 
 
 def campaigns(connection: Connection, number: int | None = None) -> list[Campaign]:
@@ -142,9 +155,10 @@ def stop(engine: Engine, number: int) -> Stopped:
     work = ours.audit_work.c
     with engine.connect() as connection:
         rse_ids = connection.scalars(select(work.rse_id).where(work.audit == number).distinct()).all()
+    unsigned = (work.audit == number, work.outcome == "good", work.batch.is_(None))
     unread = sum(_remove_unread(engine, number, rse_id) for rse_id in rse_ids)
     with engine.connect() as connection:
-        read = connection.scalar(select(func.count()).where(work.audit == number, work.outcome == "good"))
+        read = connection.scalar(select(func.count()).where(*unsigned))
     return Stopped(campaign, already, unread, read or 0)
 
 

@@ -23,7 +23,7 @@ def round_end(begin: datetime, now: datetime, *, replicas: tuple[int, int], size
     a few large ones, and a few large ones many small files.
     """
     share = min((done / of for done, of in (replicas, size) if of > 0), default=1.0)
-    return _after(now, (now - begin) * ((1 - share) / share)) if share > 0 else None
+    return _later(now, now - begin, (1 - share) / share) if share > 0 else None
 
 
 def daily_bytes(rounds: Iterable[tuple[datetime, datetime, int]], now: datetime) -> list[int]:
@@ -52,12 +52,12 @@ def sweep_end(left: int, bytes_per_day: float, now: datetime) -> datetime | None
     """When *left* bytes will have been read; None if nothing is being read."""
     if left == 0:
         return now
-    return _after(now, DAY * (left / bytes_per_day)) if bytes_per_day > 0 else None
+    return _later(now, DAY, left / bytes_per_day) if bytes_per_day > 0 else None
 
 
-def _after(now: datetime, duration: timedelta) -> datetime | None:
+def _later(now: datetime, duration: timedelta, times: float) -> datetime | None:
     """None beyond the end of the calendar: one replica of a million in a day is no forecast."""
     try:
-        return now + duration
+        return now + duration * times
     except OverflowError:
         return None
