@@ -56,6 +56,7 @@ COMMANDS = {
     "outbox": "Look at and mend the recorder's outbox.",
     "gaps": "Find what has no trace, and traces of what is gone.",
     "backfill": "Prove and sign an archive that is older than its traces.",
+    "audit": "Have replicas read anew, and report how well they are proven.",
     "store": "Prepare and inspect the trace store.",
     "key": "Make signing keys and certificate requests.",
     "demo": "Run a whole federation on this machine.",
@@ -115,10 +116,14 @@ _EXTRAS = {
     "outbox": "rucio",
     "gaps": "rucio",
     "backfill": "rucio",
+    "audit": "rucio",
     "demo": "sandbox",
     "upload": "client",
     "download": "client",
 }
+
+
+_EXTRA_OF_MODULE = {"jinja2": "report", "matplotlib": "report"}
 
 
 class MissingPart(click.ClickException):
@@ -127,7 +132,7 @@ class MissingPart(click.ClickException):
     exit_code = EXIT_UNDECIDED
 
     def __init__(self, command: str, module: str) -> None:
-        extra = _EXTRAS.get(command)
+        extra = _EXTRA_OF_MODULE.get(module) or _EXTRAS.get(command)
         hint = f"; install rucio-trace[{extra}]" if extra else ""
         super().__init__(f"`{command}` needs the Python module {module}, which is not installed{hint}")
 

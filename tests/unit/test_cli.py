@@ -39,6 +39,7 @@ OWN = [
     "who",
     "obsolete",
     "revoke",
+    "audit",
 ]
 
 
@@ -72,7 +73,7 @@ def test_the_version_is_told_without_importing_what_commands_need() -> None:
     assert not {"cryptography", "sqlalchemy", "rich", "blake3", "rucio"} & {name.partition(".")[0] for name in loaded}
 
 
-@pytest.mark.parametrize("arguments", [("hooks", "status"), ("outbox", "status")])
+@pytest.mark.parametrize("arguments", [("hooks", "status"), ("outbox", "status"), ("audit", "status")])
 def test_a_command_that_needs_rucio_says_so_where_there_is_none(arguments: tuple[str, ...]) -> None:
     code = "import sys; sys.modules['rucio'] = None; from rucio_trace.cli import main; main()"
     result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
@@ -125,6 +126,12 @@ def test_every_help_text_ends_with_an_example(path: tuple[str, ...]) -> None:
         ["revoke", "00000000-0000-4000-8000-000000000000"],
         ["revoke", "00000000-0000-4000-8000-000000000000", "--reason", "x"],  # nobody is trusted
         ["history", "s:n"],  # no store is configured
+        ["audit", "start"],
+        ["audit", "start", "--rses", "*", "--every", "soon"],
+        ["audit", "start", "--rses", "*", "--sample", "2"],
+        ["audit", "stop", "first"],
+        ["audit", "report", "--overdue", "1"],
+        ["audit", "reset", "XRD-A"],
     ],
     ids=" ".join,
 )
