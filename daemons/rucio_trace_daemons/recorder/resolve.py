@@ -26,7 +26,19 @@ if TYPE_CHECKING:
 
     from rucio_trace_daemons.recorder.outbox import Product
 
-__all__ = ["Facts", "Known", "Named", "Transfer", "alive", "first_installed", "replicas_of_rse", "resolve", "rse_vos"]
+__all__ = [
+    "Facts",
+    "Known",
+    "Named",
+    "Transfer",
+    "alive",
+    "first_installed",
+    "guid",
+    "replicas_of_rse",
+    "resolve",
+    "rse_vos",
+    "rucio_table",
+]
 
 # A transfer request that brought its file; others (queued, failed, lost) brought nothing.
 DONE = "D"
@@ -68,26 +80,28 @@ class Facts:
     transfers: Mapping[Product, Sequence[Transfer]]
 
 
-def _rucio(name: str, *columns: Any) -> Any:
+def rucio_table(name: str, *columns: Any) -> Any:
+    """One of Rucio's tables with the columns that are needed of it."""
     return table(name, *columns, schema=DEFAULT_SCHEMA_NAME)
 
 
-def _guid(name: str) -> Any:
+def guid(name: str) -> Any:
+    """A column that holds an id, which is kept otherwise in each database."""
     return column(name, GUID())
 
 
-_REPLICAS = _rucio("replicas", *map(column, ("scope", "name", "state", "path", "created_at")), _guid("rse_id"))
+_REPLICAS = rucio_table("replicas", *map(column, ("scope", "name", "state", "path", "created_at")), guid("rse_id"))
 _REQUESTS = tuple(
-    _rucio(
+    rucio_table(
         name,
         *map(column, ("scope", "name", "activity", "account", "transfertool", "adler32", "md5", "state")),
         *map(column, ("external_id", "created_at")),
-        *map(_guid, ("id", "dest_rse_id", "source_rse_id", "rule_id")),
+        *map(guid, ("id", "dest_rse_id", "source_rse_id", "rule_id")),
     )
     for name in ("requests", "requests_history")
 )
-_RSES = _rucio("rses", _guid("id"), column("vo"))
-_DIDS = _rucio("dids", column("scope"), column("name"), column("created_at"))
+_RSES = rucio_table("rses", guid("id"), column("vo"))
+_DIDS = rucio_table("dids", column("scope"), column("name"), column("created_at"))
 
 
 def resolve(engine: Engine, products: Collection[Product], arrived: Collection[Product]) -> Facts:

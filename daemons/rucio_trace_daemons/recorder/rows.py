@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from rucio_trace.envelope import Trace
 
-__all__ = ["Fate", "Row", "Settled", "Signed", "Waiting"]
+__all__ = ["AUDIT", "Fate", "Row", "Settled", "Signed", "Waiting"]
+
+# The action of what our auditor does in Rucio's database: no action of Rucio's own is called so.
+AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Row:
 
     @property
     def change(self) -> Change:
-        return Change(self.old_state, self.new_state, self.at, self.message is not None)
+        return Change(self.old_state, self.new_state, self.at, self.message is not None, self.action == AUDIT)
 
 
 @dataclass(frozen=True, slots=True)
