@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from rucio_trace.store import Stored
 
-FOR_EVER = datetime(9000, 1, 1, tzinfo=UTC)
-
 
 class AuditKit(Kit):
     """An auditor that does one round when told to."""
@@ -46,6 +44,11 @@ class AuditKit(Kit):
         values = {"rses": rses, "sample": sample, "bytes": bytes, "every_seconds": every, "started_at": now}
         with self.rucio.engine.begin() as connection:
             return connection.execute(audits.insert().values(**values)).inserted_primary_key[0]
+
+    def stop_campaign(self, audit: int) -> None:
+        audits = tables(self.rucio.backend).audits
+        with self.rucio.engine.begin() as connection:
+            connection.execute(update(audits).where(audits.c.id == audit).values(stopped_at=datetime.now(UTC)))
 
     def auditor(self, **options: Any) -> Auditor:
         auditor = Auditor.open(
