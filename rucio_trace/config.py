@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alarms",
+    "Auditor",
     "BadOption",
     "Instance",
     "Limits",
@@ -138,6 +139,23 @@ class Recorder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Auditor:
+    """How replicas are read again, in turn; site and key are the recorder's."""
+
+    rses: str = "*"
+    threads: int = _at_least(1)
+    bulk: int = _at_least(100)
+    sleep_seconds: int = _at_least(60, 0)
+    lease_seconds: int = _at_least(600, 10)
+    batch_seconds: int = _at_least(600, 0)
+    quiet_hours: str = ""
+    declare: bool = False
+    account: str = "root"
+    bad_in_a_row: int = _at_least(10)
+    bad_percent: int = _at_least(10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Producer:
     """Who signs what `upload` brings."""
 
@@ -172,6 +190,7 @@ class Settings:
     store: Store = Store()
     trust: Trust = Trust()
     limits: Limits = Limits()
+    auditor: Auditor = Auditor()
     recorder: Recorder = Recorder()
     producer: Producer = Producer()
     alarms: Alarms = Alarms()

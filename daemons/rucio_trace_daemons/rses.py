@@ -1,7 +1,7 @@
 """What the recorder has to know of an RSE: how its replicas are proven, and what we may take from it.
 
 RSE attributes (docs/recorder.md): `trace_method`, `trace_streams`, `trace_bytes_per_second`, `trace_digest_fresh`,
-`trace_spot_check`.
+`trace_spot_check`, `trace_quiet_hours`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Rse:
     bytes_per_second: int | None = None
     digest_fresh: bool = False  # the storage reads the bytes for each digest it is asked for
     spot_check: float = SPOT_CHECK  # the share of replicas that is read although the storage answers
+    quiet_hours: str | None = None  # when the auditor reads nothing here; None: as its settings say
     attributes: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -163,6 +164,7 @@ def _facts(row: Any, attributes: Mapping[str, Any]) -> Rse:
         bytes_per_second=_positive(attributes.get("trace_bytes_per_second")),
         digest_fresh=attributes.get("trace_digest_fresh") is True,
         spot_check=_share(attributes.get("trace_spot_check")),
+        quiet_hours=str(quiet) if (quiet := attributes.get("trace_quiet_hours")) is not None else None,
         attributes=attributes,
     )
 

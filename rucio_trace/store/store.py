@@ -185,6 +185,14 @@ class Store:
         """The trace with this id; several only where members of the Traceability Service signed the same text."""
         return self._read(traces.c.id == indexable(trace_id))
 
+    def by_ids(self, trace_ids: Collection[str]) -> dict[str, Stored]:
+        """The traces with these ids, those there are; of several with one id the first."""
+        found: dict[str, Stored] = {}
+        for some in read.batches(trace_ids, read.KEYS_A_QUERY):
+            for stored in self._read(traces.c.id.in_([indexable(i) for i in some])):
+                found.setdefault(stored.id, stored)
+        return found
+
     def by_name(self, name: str, *, limit: int | None = None) -> list[Stored]:
         """Traces of files with this base name, or this whole DID name if it holds folders."""
         found = self._read(read.named([name.rpartition("/")[2]]), limit)

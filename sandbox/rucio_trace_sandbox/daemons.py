@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .fts import FtsStandIn
 
-__all__ = ["clean", "evaluate", "finish", "move", "poll", "reap", "submit"]
+__all__ = ["clean", "evaluate", "finish", "move", "poll", "reap", "recover", "submit"]
 
 # The finisher leaves alone what changed within the last second.
 _FINISHER_SECONDS = 1.1
@@ -68,3 +68,13 @@ def reap(rse: str) -> None:
     options: dict[str, Any] = {"rses": [], "include_rses": rse, "exclude_rses": None, "greedy": True}
     for _ in range(2):  # the first round finds out how full the RSE is
         reaper.reaper(once=True, delay_seconds=0, **options)
+
+
+def recover() -> None:
+    """Have the necromancer ask for new copies of replicas declared bad, or give the file up."""
+    from rucio.daemons.badreplicas import necromancer
+    from rucio.daemons.common import HeartbeatHandler
+
+    necromancer.REGION.invalidate()
+    with HeartbeatHandler("necromancer", renewal_interval=60) as heartbeat:
+        necromancer.run_once(heartbeat_handler=heartbeat, bulk=1_000)

@@ -23,14 +23,6 @@ def _once(executable: str, run_once: Callable[..., Any], **arguments: Any) -> No
         run_once(heartbeat_handler=heartbeat, activity=None, **arguments)
 
 
-def necromancer() -> None:
-    """Recover or give up replicas declared bad."""
-    from rucio.daemons.badreplicas import necromancer as daemon
-
-    daemon.REGION.invalidate()
-    _once("necromancer", daemon.run_once, bulk=1000)
-
-
 def minos() -> None:
     """Turn reported PFNs into bad or temporarily unavailable replicas."""
     from rucio.daemons.badreplicas import minos as daemon

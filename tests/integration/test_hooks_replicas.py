@@ -11,7 +11,7 @@ import rucio_daemons as daemons
 from rucio.db.sqla.types import GUID
 from rucio_trace_policy import hooks
 from rucio_trace_policy.tables import tables
-from rucio_trace_sandbox.daemons import finish, reap
+from rucio_trace_sandbox.daemons import finish, reap, recover
 from sqlalchemy import select, text
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def test_a_bad_replica_that_a_rule_wants_is_copied_again(hooked: EmbeddedRucio) 
     add(hooked, there, "file")
     add_rule(hooked, "THERE", "file")
     _declare_bad(hooked, there, "DID")
-    daemons.necromancer()
+    recover()
     assert changes(hooked, there) == [(None, A), (A, D), (D, C)]
     daemons.end_requests(hooked, "DONE")
     finish()
@@ -218,7 +218,7 @@ def test_a_last_bad_replica_is_given_up(hooked: EmbeddedRucio) -> None:
     add(hooked, here, "file")
     add_rule(hooked, "HERE", "file")
     _declare_bad(hooked, here, "DID")
-    daemons.necromancer()
+    recover()
     reap("HERE")
     assert changes(hooked)[:2] == [(None, A), (A, D)]
     assert changes(hooked)[-1][1] is None

@@ -67,6 +67,7 @@ class Change:
     new: str | None
     at: datetime
     signed: bool = False  # its trace is already in the row: whatever happened since, those bytes are sent
+    ours: bool = False  # what our auditor did, on the word of a trace that stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,8 @@ def _kind(change: Change) -> _Kind:
     old, new = change.old, change.new
     if new is None:
         return _Kind.DELETED
+    if change.ours and new == BAD:
+        return _Kind.NOTHING
     if new == TEMPORARY or (old, new) == (TEMPORARY, AVAILABLE):
         return _Kind.IGNORED
     if old == new == AVAILABLE:  # no change at all: one of our own programs asks for a look

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rucio_trace_daemons.recorder.resolve import Known, Transfer
     from rucio_trace_daemons.recorder.rows import Row
 
-__all__ = ["History", "arrival_event", "transfer_of"]
+__all__ = ["History", "arrival_event", "measurable", "transfer_of"]
 
 _ARRIVALS = (Event.CREATE, Event.COPY)
 _PROOFS = (Event.CREATE, Event.COPY, Event.VERIFY)
@@ -55,7 +55,7 @@ class History:
         """
         self.revoked = revoked
         self.declared = origin is not None and origin.product is None
-        self.origin = _measurable(origin, traces)
+        self.origin = measurable(origin, traces)
         self._last: dict[str, Seen] = {}
         self._arrivals: list[tuple[datetime, str]] = []
         for trace in traces:
@@ -94,7 +94,7 @@ class History:
         return any(time < moment for time, _ in self._arrivals)
 
 
-def _measurable(origin: Statement | None, traces: Sequence[Trace]) -> Statement | None:
+def measurable(origin: Statement | None, traces: Sequence[Trace]) -> Statement | None:
     """The statement whose digests a replica is held against: a CDSE trace does not sign which one it gives."""
     if origin is None or origin.hash_algorithm is not None:
         return origin

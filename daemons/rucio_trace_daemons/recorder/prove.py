@@ -188,7 +188,24 @@ class Prover:
         """
         wanted = tuple(dict.fromkeys((*algorithms(row, origin), *also)))
         expected = Expected.of(row, origin, first=first)
-        reading = self._read(replica, wanted, origin is None, watch)
+        return self._hold(replica, wanted, expected, watch, with_contents=origin is None)
+
+    def prove_again(self, replica: Replica, origin: Statement, watch: Callable[[int], None]) -> tuple[Reading, bool]:
+        """The same of a replica whose origin is known to fit Rucio's row: by the origin's own digest alone."""
+        assert origin.hash_algorithm is not None
+        expected = Expected.of_origin(origin)
+        return self._hold(replica, (origin.hash_algorithm,), expected, watch, with_contents=False)
+
+    def _hold(
+        self,
+        replica: Replica,
+        wanted: tuple[str, ...],
+        expected: Expected,
+        watch: Callable[[int], None],
+        *,
+        with_contents: bool,
+    ) -> tuple[Reading, bool]:
+        reading = self._read(replica, wanted, with_contents, watch)
         if expected.agrees(reading):
             return reading, True
         again = self._read(replica, wanted, False, watch)

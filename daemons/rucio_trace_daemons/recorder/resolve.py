@@ -33,6 +33,7 @@ __all__ = [
     "Transfer",
     "alive",
     "first_installed",
+    "guid",
     "replicas_of_rse",
     "resolve",
     "rse_vos",
@@ -80,25 +81,26 @@ class Facts:
 
 
 def rucio_table(name: str, *columns: Any) -> Any:
-    """One of Rucio's tables with the *columns* that are asked for."""
+    """One of Rucio's tables with the columns that are needed of it."""
     return table(name, *columns, schema=DEFAULT_SCHEMA_NAME)
 
 
-def _guid(name: str) -> Any:
+def guid(name: str) -> Any:
+    """A column that holds an id, which is kept otherwise in each database."""
     return column(name, GUID())
 
 
-_REPLICAS = rucio_table("replicas", *map(column, ("scope", "name", "state", "path", "created_at")), _guid("rse_id"))
+_REPLICAS = rucio_table("replicas", *map(column, ("scope", "name", "state", "path", "created_at")), guid("rse_id"))
 _REQUESTS = tuple(
     rucio_table(
         name,
         *map(column, ("scope", "name", "activity", "account", "transfertool", "adler32", "md5", "state")),
         *map(column, ("external_id", "created_at")),
-        *map(_guid, ("id", "dest_rse_id", "source_rse_id", "rule_id")),
+        *map(guid, ("id", "dest_rse_id", "source_rse_id", "rule_id")),
     )
     for name in ("requests", "requests_history")
 )
-_RSES = rucio_table("rses", _guid("id"), column("vo"))
+_RSES = rucio_table("rses", guid("id"), column("vo"))
 _DIDS = rucio_table("dids", column("scope"), column("name"), column("created_at"))
 
 

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
     from rucio_trace.envelope import Trace
 
-__all__ = ["QUEUED_BY_GAPS", "Fate", "Row", "Settled", "Signed", "Waiting"]
+__all__ = ["AUDIT", "QUEUED_BY_GAPS", "Fate", "Row", "Settled", "Signed", "Waiting"]
 
 # The action of a row that no trigger wrote: a search for gaps asks for a look, or reports a deletion nobody saw.
 QUEUED_BY_GAPS = "gaps"
+# The action of what our auditor does in Rucio's database: no action of Rucio's own is called so.
+AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Row:
 
     @property
     def change(self) -> Change:
-        return Change(self.old_state, self.new_state, self.at, self.message is not None)
+        return Change(self.old_state, self.new_state, self.at, self.message is not None, self.action == AUDIT)
 
 
 @dataclass(frozen=True, slots=True)

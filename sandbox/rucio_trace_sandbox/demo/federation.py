@@ -53,6 +53,10 @@ key = {key}
 certificate = {certificate}
 # A real site would rather sign pseudonyms; here everybody may see who did what.
 accounts = "keep"
+
+[auditor]
+rses = {rses}
+declare = true
 """
 _LOOK_AROUND = """\
 #!/bin/sh

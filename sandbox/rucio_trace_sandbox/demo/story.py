@@ -6,6 +6,7 @@ Every word here that tells an outcome is checked first: see `Narrator.hold`.
 from __future__ import annotations
 
 import filecmp
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,14 +172,19 @@ class Story:
         self.narrator.hold(f"and by which rule: {rule}", cause is not None and cause.rule == rule, cause)
         self._history(self.large)
 
-    def corrupt(self) -> None:
-        """A file rots on disk, and somebody notices."""
+    def rot(self) -> None:
+        """A file rots on disk, and the auditor notices."""
         file = self._file("POSIX-B", self.small)
-        self.narrator.tell(f"Behind Rucio's back one bit changes in {file}")
+        before = file.stat()
+        self.narrator.tell(f"Behind everybody's back one bit changes in {file};")
         flip(file)
-        listed = self._rucio("replica", "list", "file", "--pfns", "--rses", "POSIX-B", self.small.did)
-        pfn = listed.output.split()[-1]
-        self._rucio("replica", "state", "update", "bad", "--reason", "a user could not open it", pfn)
+        same = file.stat()
+        unchanged = (before.st_size, before.st_mtime_ns) == (same.st_size, same.st_mtime_ns)
+        self.narrator.hold("size and time of the file are as before", unchanged)
+        self._trace("audit", "start", "--rses", "POSIX-A|POSIX-B|XRD-A", "--every", "1d")
+        self._audit()
+        batch = self._batches()[0].trace.statement
+        self.narrator.hold("what is good is signed, by RSE, in one VERIFY", batch.event == "VERIFY", batch)
         self._record()
         last = self._stored(self.small)[-1].trace.statement
         self.narrator.hold(
@@ -190,10 +196,25 @@ class Story:
             found is not None and last.hash not in found.hashes.values() and found.size == last.size,
             found,
         )
-        done = self._rucio("did", "metadata", "list", "--plugin", "ALL", self.small.did)
-        self.narrator.show(_lines_with(done.output, "trace_status", "trace_replicas"))
-        shown = _table(done.output)
-        self.narrator.hold("the product is DEGRADED, not lost", shown.get("trace_status") == "DEGRADED", shown)
+        self._status("DEGRADED", "1/2")
+
+    def heal(self) -> None:
+        """Rucio replaces the bad copy by a fresh one."""
+        self.narrator.tell("Another copy is good, so the auditor may declare this one bad in Rucio (declare = true):")
+        self._audit()
+        states = self.federation.rucio.replica_states(self.small.did)
+        self.narrator.hold("Rucio calls the replica bad", states == {"POSIX-A": "A", "POSIX-B": "D"}, states)
+        with self.narrator.doing("Rucio's necromancer asks for a new copy, its conveyor makes it"):
+            daemons.recover()
+            daemons.move(self.federation.fts)
+        self._record()
+        corrupt, copy = (stored.trace for stored in self._stored(self.small)[-2:])
+        s = copy.statement
+        self.narrator.hold("the last trace is a COPY on POSIX-B", (s.event, s.rse) == ("COPY", "POSIX-B"), s)
+        self.narrator.hold("it names the CORRUPT that it replaces", s.replaces == corrupt.id, s)
+        source = s.source.rse if s.source else None
+        self.narrator.hold("and where it came from: POSIX-A", source == "POSIX-A", s)
+        self._status("GENUINE", "2/2")
         self._history(self.small)
 
     # What the steps are made of.
@@ -216,6 +237,22 @@ class Story:
         for site in SITES:
             settings = self.federation.place.recorder_settings(site)
             self._run("rucio-trace-recorder", "--run-once", "--config", settings)
+
+    def _audit(self) -> None:
+        for site in SITES:
+            settings = self.federation.place.recorder_settings(site)
+            self._run("rucio-trace-auditor", "--run-once", "--config", settings)
+
+    def _status(self, status: str, replicas: str) -> None:
+        done = self._rucio("did", "metadata", "list", "--plugin", "ALL", self.small.did)
+        self.narrator.show(_lines_with(done.output, "trace_status", "trace_replicas"))
+        shown = _table(done.output)
+        found = (shown.get("trace_status"), shown.get("trace_replicas"))
+        self.narrator.hold(f"the product is {status}, {replicas} copies proven", found == (status, replicas), shown)
+
+    def _batches(self) -> list[Stored]:
+        with Store.open(self.federation.place.store_url) as store:
+            return [stored for stored in store.since(0) if stored.trace.statement.batch is not None]
 
     def _history(self, product: Product) -> None:
         done = self._trace("history", product.did)
@@ -258,15 +295,17 @@ STEPS: list[tuple[str, Callable[[Story], None]]] = [
     ("The recorders sign what they see", Story.record),
     ("Genuine or tampered", Story.verify),
     ("A copy is deleted", Story.delete),
-    ("A copy rots", Story.corrupt),
+    ("A copy rots, and the auditor notices", Story.rot),
+    ("Rucio heals it", Story.heal),
 ]
 
 
 def flip(file: Path) -> None:
-    """Change one bit in the middle of *file*."""
+    """Change one bit in the middle of *file*, and nothing that a look at its size and times would show."""
     before = file.stat()
     with file.open("r+b") as content:
         content.seek(before.st_size // 2)
         byte = content.read(1)[0]
         content.seek(before.st_size // 2)
         content.write(bytes([byte ^ 1]))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))

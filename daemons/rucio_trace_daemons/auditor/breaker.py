@@ -1,0 +1,69 @@
+"""The circuit breaker of an RSE: a storage that fails is not mass corruption.
+
+It opens after so many bad replicas in a row, when too large a share of what a round has read is bad, or when too many
+wait to be declared at once. Open, the auditor reads and declares nothing on that RSE; only an operator closes it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rucio_trace_policy.database import clock
+from rucio_trace_policy.tables import tables
+from sqlalchemy import select
+
+from rucio_trace_daemons.recorder.upsert import upsert
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import Connection
+
+    from rucio_trace_daemons.auditor.options import Options
+
+__all__ = ["MINIMUM_READ", "count_bad", "count_good", "open_breaker", "open_breakers", "share_exceeded"]
+
+# A share of fewer replicas says nothing.
+MINIMUM_READ = 20
+
+
+def open_breakers(connection: Connection) -> set[str]:
+    """The ids of the RSEs whose breaker is open."""
+    breakers = tables(connection.dialect.name).breakers
+    return set(connection.scalars(select(breakers.c.rse_id).where(breakers.c.opened_at.is_not(None))))
+
+
+def count_good(connection: Connection, rse_ids: Collection[str]) -> None:
+    """A good replica on each of *rse_ids*: the row of bad ones is broken. An open breaker stays open."""
+    breakers = tables(connection.dialect.name).breakers
+    connection.execute(breakers.delete().where(breakers.c.rse_id.in_(rse_ids), breakers.c.opened_at.is_(None)))
+
+
+def count_bad(connection: Connection, rse_id: str, options: Options) -> str | None:
+    """One more bad replica in a row; why the breaker opened, if that was one too many."""
+    breakers = tables(connection.dialect.name).breakers
+    one = [{"rse_id": rse_id, "bad_in_a_row": 1, "opened_at": None, "reason": None}]
+    upsert(connection, breakers, one, lambda new: {"bad_in_a_row": breakers.c.bad_in_a_row + new.bad_in_a_row})
+    count = connection.scalar(select(breakers.c.bad_in_a_row).where(breakers.c.rse_id == rse_id)) or 0
+    if count < options.bad_in_a_row:
+        return None
+    return open_breaker(connection, rse_id, f"{count} bad replicas in a row")
+
+
+def share_exceeded(good: int, bad: int, options: Options) -> str | None:
+    """Why what a round has read by now opens the breaker, if it does."""
+    if good + bad < MINIMUM_READ or bad <= options.bad_share * (good + bad):
+        return None
+    return f"{bad} of {good + bad} replicas read are bad"
+
+
+def open_breaker(connection: Connection, rse_id: str, reason: str) -> str | None:
+    """Open it, unless it is open already; returns *reason* if it was not."""
+    breakers = tables(connection.dialect.name).breakers
+    upsert(connection, breakers, [{"rse_id": rse_id, "bad_in_a_row": 0, "opened_at": None, "reason": None}])
+    opened = connection.execute(
+        breakers.update()
+        .where(breakers.c.rse_id == rse_id, breakers.c.opened_at.is_(None))
+        .values(opened_at=clock(connection), reason=reason)
+    )
+    return reason if opened.rowcount else None

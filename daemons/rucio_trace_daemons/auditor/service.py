@@ -1,0 +1,143 @@
+"""An auditor put together from its settings: what the threads share, and a worker for each."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Self
+
+from rucio_trace.archive import ArchiveLimits
+from rucio_trace.configured import open_store
+from rucio_trace.watched import Trusted
+from rucio_trace_daemons.auditor.batches import Batches
+from rucio_trace_daemons.auditor.quiet import Quiet
+from rucio_trace_daemons.auditor.rounds import Rounds
+from rucio_trace_daemons.auditor.sharing import Share
+from rucio_trace_daemons.auditor.step import Worker
+from rucio_trace_daemons.auditor.work import Work
+from rucio_trace_daemons.chosen import Chosen
+from rucio_trace_daemons.keys import Keys
+from rucio_trace_daemons.recorder.context import Clock
+from rucio_trace_daemons.recorder.finish import Names
+from rucio_trace_daemons.recorder.prove import Prover
+from rucio_trace_daemons.rses import Rses
+from rucio_trace_daemons.staging import Staging
+from rucio_trace_daemons.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from sqlalchemy import Engine
+
+    from rucio_trace.config import Settings
+    from rucio_trace.identity import Trust
+    from rucio_trace.store import Store
+    from rucio_trace_daemons.auditor.options import Options
+    from rucio_trace_daemons.rses import Rse
+
+__all__ = ["EXECUTABLE", "Auditor"]
+
+EXECUTABLE = "traceability-auditor"
+LOG = logging.getLogger(EXECUTABLE)
+
+# How often rounds are begun and ended, other auditors are counted, and bad replicas are declared.
+TURN_SECONDS = 60.0
+# An RSE that gives no answer is left alone: for the first of these at first, twice as long each time, up to the last.
+FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3_600.0
+
+
+@dataclass(slots=True)
+class Auditor:
+    """What all workers of one process share. Close it at the end."""
+
+    options: Options
+    engine: Engine
+    store: Store
+    keys: Keys
+    storage: Storage
+    staging: Staging
+    rses: Rses
+    rounds: Rounds
+    names: Names
+    trust: Callable[[], Trust | None]
+    chosen: Callable[[], set[str] | None]
+    stop: threading.Event
+    share: Share = field(default_factory=Share)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _turn_at: float = 0.0
+    _paused: dict[str, tuple[float, float]] = field(default_factory=dict)  # until when, and for how long
+    _told: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, settings: Settings, options: Options, engine: Engine, stop: threading.Event) -> Self:
+        """Raises ConfigurationError for what is missing or wrong, StorageError where the store does not answer."""
+        keys, trust = Keys(settings.recorder), Trusted(settings.trust)
+        staging = Staging(settings.recorder.staging_folder, settings.recorder.staging_bytes)
+        staging.remove_leftovers()
+        names = Names(engine)
+        names.load()
+        store = open_store(settings, migrate=True)
+        chosen = Chosen("auditor.rses", options.rses)
+        storage = Storage(staging, stop.wait)
+        return cls(
+            options, engine, store, keys, storage, staging, Rses(engine), Rounds(engine), names, trust, chosen, stop
+        )
+
+    def follow(self) -> None:
+        """What is to be done now and then: follow the key on disk."""
+        if self.keys.refresh():
+            LOG.info("key-reloaded")
+        if self.keys.fault:
+            LOG.error("key-unfit %s", self.keys.fault)
+
+    def close(self) -> None:
+        self.staging.close()
+        self.store.close()
+
+    def take_turn(self) -> bool:
+        """Whether the caller is the one who begins and ends rounds now."""
+        with self._lock:
+            if time.monotonic() < self._turn_at:
+                return False
+            self._turn_at = time.monotonic() + TURN_SECONDS
+        self.share = Share.of(self.engine, EXECUTABLE)
+        return True
+
+    def readable(self, rse: Rse, now: datetime) -> bool:
+        """Whether *rse* may be read now: no quiet hour, and no pause after an outage."""
+        if rse.quiet_hours is None:
+            quiet = self.options.quiet
+        else:
+            quiet = Quiet.parse(rse.quiet_hours, f"{rse.name}, RSE attribute trace_quiet_hours")
+        with self._lock:
+            paused = time.monotonic() < self._paused.get(rse.id, (0.0, 0.0))[0]
+        return not paused and not quiet.covers(now)
+
+    def pause(self, rse: Rse) -> timedelta:
+        """Leave *rse* alone for a while, longer each time; returns for how long."""
+        with self._lock:
+            seconds = min(2 * self._paused.get(rse.id, (0.0, FIRST_PAUSE / 2))[1], LONGEST_PAUSE)
+            self._paused[rse.id] = (time.monotonic() + seconds, seconds)
+        return timedelta(seconds=seconds)
+
+    def answered(self, rse: Rse) -> None:
+        """*rse* gives answers again."""
+        with self._lock:
+            self._paused.pop(rse.id, None)
+
+    def news(self, rse: Rse, count: int) -> bool:
+        """Whether *count* is another number for *rse* than the last one."""
+        with self._lock:
+            before, self._told[rse.id] = self._told.get(rse.id), count
+        return before != count
+
+    def worker(self, seam: Callable[[str], None] = lambda _name: None) -> Worker:
+        """A worker for the calling thread."""
+        clock = Clock()
+        prover = Prover(self.storage, clock, contents=False, limits=ArchiveLimits())
+        batches = Batches(self.engine, self.options, self.store, self.keys, self.names, self.trust, seam)
+        return Worker(self, Work(self.engine, self.options, seam), batches, prover, clock)

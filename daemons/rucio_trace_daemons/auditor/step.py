@@ -1,0 +1,230 @@
+"""One bounded step of the auditor: read some replicas of a round, sign what was found, or take the next turn.
+
+A `Worker` belongs to one thread. Whatever is found is written every few seconds; no database transaction is open
+while bytes are read.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from rucio.common.exception import DatabaseException
+from sqlalchemy.exc import DBAPIError
+
+from rucio_trace.errors import StorageError, TraceabilityError
+from rucio_trace_daemons.auditor import breaker
+from rucio_trace_daemons.auditor.declare import CHUNK, condemned, declare
+from rucio_trace_daemons.auditor.examine import examine
+from rucio_trace_daemons.auditor.origins import look_up
+from rucio_trace_daemons.auditor.work import Unread
+from rucio_trace_daemons.chosen import matching
+from rucio_trace_daemons.methods import Method
+from rucio_trace_daemons.storage_errors import LeaseLost, Refused, Stopping, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rucio_trace_daemons.auditor.batches import Batches
+    from rucio_trace_daemons.auditor.declare import Condemned
+    from rucio_trace_daemons.auditor.origins import Held
+    from rucio_trace_daemons.auditor.rounds import Round
+    from rucio_trace_daemons.auditor.service import Auditor
+    from rucio_trace_daemons.auditor.work import Claim, Outcome, Task, Work
+    from rucio_trace_daemons.recorder.context import Clock
+    from rucio_trace_daemons.recorder.prove import Prover
+    from rucio_trace_daemons.rses import Rse
+
+__all__ = ["Worker"]
+
+LOG = logging.getLogger("traceability-auditor")
+
+# So many failures one after another mean that it is not the files.
+FAILED_IN_A_ROW = 5
+# How long results are gathered before they are written together: what a worker that is killed reads in vain.
+GATHER_SECONDS = 2.0
+
+
+class Worker:
+    """Reads, signs, and takes its turn at the rounds."""
+
+    def __init__(self, auditor: Auditor, work: Work, batches: Batches, prover: Prover, clock: Clock) -> None:
+        self._auditor, self._work, self._batches, self._prover, self._clock = auditor, work, batches, prover, clock
+        self._claim: Claim | None = None
+        self._held: list[Task] = []
+        self._renewed = 0.0
+        self._first = 0  # of the rounds under way, the one to begin with: none is starved
+
+    def step(self) -> int:
+        """Do one thing; returns how much was done, 0 when nothing is due.
+
+        Raises:
+            TraceabilityError, DBAPIError, DatabaseException: the store or Rucio's database is away, nothing can be
+                signed, or we are stopping; replicas are given back, at the latest when their lease ends.
+        """
+        auditor = self._auditor
+        auditor.keys.signer_at(self._clock(), self._clock())
+        rounds = auditor.rounds.under_way(auditor.chosen())
+        done = 0
+        if auditor.take_turn():
+            done += self._turn(rounds)
+        done += self._read_some(rounds)
+        done += sum(self._sign(round_) for round_ in rounds)
+        return done or self._turn(rounds)
+
+    # ------------------------------------------------------------------------------- rounds, and what they found
+
+    def _turn(self, rounds: Sequence[Round]) -> int:
+        """End the rounds that are over, begin those that are due, declare what is bad."""
+        auditor, chosen = self._auditor, self._auditor.chosen()
+        names = auditor.rses.get({round_.rse_id for round_ in rounds})
+        done = sum(auditor.rounds.end(r, names[r.rse_id].name) for r in rounds if r.rse_id in names)
+        for audit in auditor.rounds.running():
+            wanted = matching(f"the RSE expression of audit {audit.id}", audit.rses)
+            for rse in auditor.rses.get(wanted if chosen is None else wanted & chosen).values():
+                if rse.method in (Method.READ, Method.STORAGE):
+                    done += auditor.rounds.begin(audit, rse)
+        return done + self._declare(chosen)
+
+    def _declare(self, chosen: set[str] | None) -> int:
+        """Have Rucio replace what a trace condemns, where another good copy is left; returns how many were declared."""
+        by_rse: dict[str, list[Condemned]] = {}
+        for replica in condemned(self._auditor.engine, chosen):
+            if replica.saved:
+                by_rse.setdefault(replica.rse_id, []).append(replica)
+            else:
+                LOG.error("last-copy did=%s rse=%s state=%s: not declared", replica.did, replica.rse_id, replica.state)
+        return sum(self._declare_on(rse, by_rse[rse.id]) for rse in self._auditor.rses.get(by_rse).values())
+
+    def _declare_on(self, rse: Rse, replicas: Sequence[Condemned]) -> int:
+        options, engine = self._auditor.options, self._auditor.engine
+        with engine.connect() as connection:
+            closed = rse.id not in breaker.open_breakers(connection)
+        if closed and len(replicas) >= options.bad_in_a_row:
+            self._open_breaker(rse, f"{len(replicas)} bad replicas wait to be declared")
+            closed = False
+        if not closed or not options.declare:
+            why = "auditor.declare is off" if closed else "its breaker is open"
+            if self._auditor.news(rse, len(replicas)):
+                LOG.warning("would-declare rse=%s replicas=%d: %s", rse.name, len(replicas), why)
+            return 0
+        declare(replicas[:CHUNK], options.account)
+        LOG.warning("declared rse=%s replicas=%d", rse.name, len(replicas[:CHUNK]))
+        return len(replicas[:CHUNK])
+
+    def _sign(self, round_: Round) -> int:
+        """Sign what is ripe of *round_*, and bring what is signed where it belongs."""
+        rse = self._auditor.rses.get([round_.rse_id]).get(round_.rse_id)
+        done = 0
+        while rse is not None and self._batches.close(round_, rse):
+            done += 1
+        while self._batches.deliver(round_):
+            done += 1
+        return done
+
+    # ------------------------------------------------------------------------------------------------- reading
+
+    def _read_some(self, rounds: Sequence[Round]) -> int:
+        """Read one claim's replicas; returns how many were claimed."""
+        open_ = [round_ for round_ in rounds if not round_.stopped]
+        with self._auditor.engine.connect() as connection:
+            broken = breaker.open_breakers(connection)
+        rses = self._auditor.rses.get({round_.rse_id for round_ in open_} - broken)
+        self._first += 1
+        for number in range(len(open_)):
+            round_ = open_[(self._first + number) % len(open_)]
+            rse = rses.get(round_.rse_id)
+            granted = self._auditor.share.grant(rse) if rse is not None else None
+            if granted is None or not self._auditor.readable(granted, self._clock()):
+                continue
+            if claimed := self._read_claim(self._work.claim(round_), granted):
+                return claimed
+        return 0
+
+    def _read_claim(self, claim: Claim, rse: Rse) -> int:
+        self._clock.set(claim.now)
+        if not claim.tasks:
+            return 0
+        self._claim, self._held, self._renewed = claim, list(claim.tasks), time.monotonic()
+        try:
+            self._read(claim, rse)
+        except LeaseLost:
+            LOG.warning("lease-lost replicas=%d; raise auditor.lease_seconds if this happens often", len(self._held))
+        except (TraceabilityError, DBAPIError, DatabaseException):
+            self._give_back(claim)
+            raise
+        finally:
+            self._claim = None
+        return len(claim.tasks)
+
+    def _read(self, claim: Claim, rse: Rse) -> None:
+        auditor = self._auditor
+        looked_up = look_up(auditor.engine, auditor.store, auditor.options.instance, rse, claim.tasks)
+        found: dict[Task, Outcome] = {}
+        failed, since = 0, time.monotonic()
+        try:
+            for task in claim.tasks:
+                self.watch(0)
+                outcome = self._look(looked_up[task])
+                failed = failed + 1 if isinstance(outcome, Unread) and outcome.again else 0
+                if failed and self._is_outage(rse, failed):
+                    wait = auditor.pause(rse)
+                    LOG.warning("paused rse=%s seconds=%.0f: %s", rse.name, wait.total_seconds(), outcome.reason)
+                    self._work.release(claim, [t for t in self._held if t not in found], wait)
+                    break
+                found[task] = outcome
+                if time.monotonic() - since > GATHER_SECONDS:
+                    self._write(claim, rse, found)
+                    found, since = {}, time.monotonic()
+        finally:
+            self._write(claim, rse, found)
+        if not failed:
+            auditor.answered(rse)
+
+    def _look(self, held: Held | Unread) -> Outcome:
+        if isinstance(held, Unread):
+            return held
+        try:
+            return examine(self._prover, held.replica, held.origin, self.watch)
+        except (Refused, Unavailable) as error:
+            return Unread(str(error), again=True)
+
+    def _is_outage(self, rse: Rse, failed: int) -> bool:
+        """Whether it is the RSE that gives no answers, and not the one file."""
+        if failed >= FAILED_IN_A_ROW:
+            return True
+        try:
+            self._auditor.storage.check_prefix(rse)
+        except StorageError:
+            return True
+        return False
+
+    def _write(self, claim: Claim, rse: Rse, outcomes: Mapping[Task, Outcome]) -> None:
+        found = self._work.write(claim, outcomes)
+        self._held = [task for task in self._held if task not in outcomes]
+        if found.counts:
+            told = " ".join(f"{word}={count}" for word, count in sorted(found.counts.items()))
+            LOG.info("read audit=%d rse=%s %s", claim.round.audit, rse.name, told)
+        for did in found.bad:
+            LOG.warning("doubted did=%s rse=%s: the recorder looks for itself", did, rse.name)
+        if found.opened:
+            LOG.error("breaker-opened rse=%s %s; `rucio-trace audit reset %s`", rse.name, found.opened, rse.name)
+
+    def watch(self, _count: int) -> None:
+        """Called while bytes are read: keeps the lease alive, and gives up when it is lost or the process stops."""
+        if self._auditor.stop.is_set():
+            raise Stopping
+        if time.monotonic() - self._renewed > self._auditor.options.lease.total_seconds() / 3:
+            self._renewed = time.monotonic()
+            assert self._claim is not None
+            if not self._work.renew(self._claim, self._held):
+                raise LeaseLost
+
+    def _give_back(self, claim: Claim) -> None:
+        """Let others take what we hold; if even that fails, the lease runs out by itself."""
+        held, self._held = self._held, []
+        try:
+            self._work.release(claim, held)
+        except (DBAPIError, DatabaseException):  # the error that brought us here is the one to report
+            LOG.debug("release-failed replicas=%d", len(held))

@@ -1,0 +1,238 @@
+"""One worker's share of a round: replicas claimed by lease, the oldest proof first, and what was found.
+
+What was found is written every few seconds and counts from then on: it is never read again in this round. A worker
+that is killed loses what it had not written, and another reads that when the lease has run out.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rucio_trace_policy.database import clock, writing
+from rucio_trace_policy.tables import Moment, tables
+from sqlalchemy import Text, and_, bindparam, func, or_, select, update
+
+from rucio_trace_daemons.auditor import breaker
+from rucio_trace_daemons.auditor.examine import Bad, Good
+from rucio_trace_daemons.recorder.rows import AUDIT
+from rucio_trace_daemons.recorder.sets import among
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Connection, Engine
+
+    from rucio_trace_daemons.auditor.options import Options
+    from rucio_trace_daemons.auditor.rounds import Round
+
+__all__ = ["Claim", "Found", "Outcome", "Task", "Unread", "Work"]
+
+# A replica that could not be read is tried again within the round, later each time: some 15 minutes in all.
+ATTEMPTS = 5
+FIRST_WAIT = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One replica to read; scope as Rucio keeps it."""
+
+    scope: str
+    name: str
+    generation: datetime
+    bytes: int | None
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Nothing can be said. `again`: it may be tried later; else the replica is not what was to be read any more."""
+
+    reason: str
+    again: bool
+
+
+Outcome = Good | Bad | Unread
+
+
+@dataclass(slots=True)
+class Claim:
+    """What one worker holds of one round until its lease ends."""
+
+    round: Round
+    tasks: Sequence[Task]
+    now: datetime  # the database's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What became of tasks that were written: how many of which outcome, and why the RSE's breaker opened, if so."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    bad: Sequence[str] = ()  # DIDs, for the alarm
+    opened: str | None = None
+
+
+class Work:
+    """One worker's access to what rounds have to read. `seam` is called between steps, by name."""
+
+    def __init__(self, engine: Engine, options: Options, seam: Callable[[str], None]) -> None:
+        self._engine, self._options, self._seam = engine, options, seam
+        self._ours = tables(engine.dialect.name)
+        self._table = self._ours.audit_work
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}:{uuid.uuid4().hex[:8]}"
+
+    def claim(self, round_: Round) -> Claim:
+        """Take replicas of *round_* that nobody holds, the oldest proof first."""
+        c = self._table.c
+        with writing(self._engine) as connection:
+            now = clock(connection)
+            due = and_(self._open(round_), _passed(c.claimed_until, now), _passed(c.not_before, now))
+            query = select(c.scope, c.name, c.generation, c.bytes, c.attempts).where(due).order_by(c.ordinal)
+            rows = connection.execute(query.limit(self._options.bulk).with_for_update(skip_locked=True)).all()
+            tasks = [Task(*row) for row in rows]
+            if tasks:
+                values = {"claimed_by": self.worker, "claimed_until": now + self._options.lease}
+                connection.execute(update(self._table).where(self._are(round_, tasks)).values(**values))
+            self._seam("claiming")
+        self._seam("claimed")
+        return Claim(round_, tasks, now)
+
+    def renew(self, claim: Claim, tasks: Sequence[Task]) -> bool:
+        """Prolong the lease; returns whether all *tasks* are still held."""
+        with writing(self._engine) as connection:
+            until = clock(connection) + self._options.lease
+            mine = and_(self._are(claim.round, tasks), self._table.c.claimed_by == self.worker)
+            held = connection.execute(update(self._table).where(mine).values(claimed_until=until)).rowcount
+        return held == len(tasks)
+
+    def release(self, claim: Claim, tasks: Sequence[Task], wait: timedelta = timedelta()) -> None:
+        """Give *tasks* back as they are, to be taken again after *wait*."""
+        if not tasks:
+            return
+        with writing(self._engine) as connection:
+            mine = and_(self._are(claim.round, tasks), self._table.c.claimed_by == self.worker)
+            values = {"claimed_by": None, "claimed_until": None, "not_before": clock(connection) + wait}
+            connection.execute(update(self._table).where(mine).values(**values))
+
+    def write(self, claim: Claim, found: Mapping[Task, Outcome]) -> Found:
+        """Write what was found, in one transaction; what another worker holds by now is left to that one.
+
+        A bad replica leaves its doubt in the outbox: the recorder looks for itself and signs what it finds.
+        """
+        if not found:
+            return Found()
+        with writing(self._engine) as connection:
+            mine = and_(self._are(claim.round, list(found)), self._table.c.claimed_by == self.worker)
+            query = select(self._table.c.scope, self._table.c.name).where(mine).with_for_update()
+            held = {tuple(row) for row in connection.execute(query)}
+            kept = {task: outcome for task, outcome in found.items() if (task.scope, task.name) in held}
+            self._update(connection, claim.round, kept)
+            result = self._judge(connection, claim.round, kept)
+            self._seam("writing")
+        self._seam("written")
+        return result
+
+    def _update(self, connection: Connection, round_: Round, found: Mapping[Task, Outcome]) -> None:
+        now, c = clock(connection), self._table.c
+        values = [
+            {"of_scope": task.scope, "of_name": task.name, **_columns(task, outcome, now)}
+            for task, outcome in found.items()
+        ]
+        if not values:
+            return
+        names = [name for name in values[0] if not name.startswith("of_")]
+        statement = (
+            update(self._table)
+            .where(self._open(round_), c.scope == bindparam("of_scope"), c.name == bindparam("of_name"))
+            .values(claimed_by=None, claimed_until=None, **{n: bindparam(n, type_=c[n].type) for n in names})
+        )
+        connection.execute(statement, values)
+
+    def _judge(self, connection: Connection, round_: Round, found: Mapping[Task, Outcome]) -> Found:
+        """Leave the doubts, and let the breaker count: in the order in which the replicas were read."""
+        counts = Counter(_word(task, outcome) for task, outcome in found.items())
+        opened, good, bad = None, False, []
+        for task, outcome in found.items():
+            if isinstance(outcome, Good):
+                good = True
+            elif isinstance(outcome, Bad):
+                if good:
+                    breaker.count_good(connection, [round_.rse_id])
+                    good = False
+                bad.append(f"{task.scope}:{task.name}")
+                self._doubt(connection, round_, task)
+                opened = breaker.count_bad(connection, round_.rse_id, self._options) or opened
+        if good:
+            breaker.count_good(connection, [round_.rse_id])
+        if bad and opened is None and (reason := self._share(connection, round_)):
+            opened = breaker.open_breaker(connection, round_.rse_id, reason)
+        return Found(counts, bad, opened)
+
+    def _doubt(self, connection: Connection, round_: Round, task: Task) -> None:
+        """The outbox row by which the recorder looks at the replica; Rucio's own state does not change."""
+        values = {
+            "event_id": str(uuid.uuid4()),
+            "rse_id": round_.rse_id,
+            "scope": task.scope,
+            "name": task.name,
+            "old_state": "A",
+            "new_state": "A",
+            "bytes": task.bytes,
+            "generation": task.generation,
+            "action": AUDIT,
+            "at": clock(connection),
+        }
+        connection.execute(self._ours.outbox.insert().values(**values))
+
+    def _share(self, connection: Connection, round_: Round) -> str | None:
+        c = self._table.c
+        of_round = and_(c.audit == round_.audit, c.rse_id == round_.rse_id, c.outcome.in_(("good", "bad")))
+        query = select(c.outcome, func.count()).where(of_round).group_by(c.outcome)
+        counts = {row[0]: row[1] for row in connection.execute(query)}
+        return breaker.share_exceeded(counts.get("good", 0), counts.get("bad", 0), self._options)
+
+    def _open(self, round_: Round) -> ColumnElement[bool]:
+        c = self._table.c
+        return and_(c.audit == round_.audit, c.rse_id == round_.rse_id, c.outcome.is_(None), c.batch.is_(None))
+
+    def _are(self, round_: Round, tasks: Sequence[Task]) -> ColumnElement[bool]:
+        c = self._table.c
+        keys = [(task.scope, task.name) for task in tasks]
+        named = among(self._engine.dialect.name, (c.scope, c.name), (Text(), Text()), keys)
+        return and_(c.audit == round_.audit, c.rse_id == round_.rse_id, named)
+
+
+def _word(task: Task, outcome: Outcome) -> str:
+    match outcome:
+        case Good():
+            return "good"
+        case Bad():
+            return "bad"
+        case Unread(again=again):
+            return "waiting" if again and task.attempts + 1 < ATTEMPTS else "unread"
+
+
+def _columns(task: Task, outcome: Outcome, now: datetime) -> dict[str, object]:
+    word = _word(task, outcome)
+    good = outcome if isinstance(outcome, Good) else None
+    return {
+        "outcome": None if word == "waiting" else word,
+        "method": good.method if good else None,
+        "digest": good.digest if good else None,
+        "observed": good.observed if good else None,
+        "last_error": None if good else outcome.reason,  # type: ignore[union-attr]
+        "attempts": task.attempts + 1,
+        "not_before": now + FIRST_WAIT * 2**task.attempts if word == "waiting" else None,
+    }
+
+
+def _passed(column: ColumnElement[Moment], now: datetime) -> ColumnElement[bool]:
+    return or_(column.is_(None), column <= now)

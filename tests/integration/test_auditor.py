@@ -1,0 +1,181 @@
+"""The auditor: every replica is read again in its turn, and what is good is signed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from auditor_kit import AuditKit, flip, forge, names_of, remove, truncate
+
+from rucio_trace.trace import parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from rucio_trace_sandbox.embedded import EmbeddedRucio
+    from rucio_trace_sandbox.storage import Rse
+
+
+@pytest.fixture
+def kit(rucio: EmbeddedRucio) -> Iterator[AuditKit]:
+    kit = AuditKit(rucio)
+    yield kit
+    kit.close()
+
+
+@pytest.fixture
+def here(kit: AuditKit) -> Rse:
+    return kit.rucio.add_posix_rse("HERE")
+
+
+def test_a_round_signs_one_statement_about_all_that_is_good(kit: AuditKit, here: Rse) -> None:
+    names = kit.filled(here, 5)
+    before = {name: kit.product(name).verified_at for name in names}
+    kit.start()
+    kit.audit()
+    [batch] = kit.batches()
+    statement = batch.trace.statement
+    assert (statement.event, statement.rse, statement.method, statement.batch.count) == ("VERIFY", "HERE", "read", 5)
+    assert names_of(kit.lines()) == names
+    [round_] = kit.rounds
+    assert (round_.replicas, round_.good, round_.bad, round_.unread) == (5, 5, 0, 0)
+    assert round_.bytes == round_.bytes_read == 5000
+    for name in names:
+        product = kit.product(name)
+        assert (product.status, product.proven) == ("GENUINE", 1)
+        assert before[name] < product.verified_at <= parse_time(statement.time)
+    assert (kit.work_left, kit.count("audit_batches"), kit.outbox) == ([], 0, [])
+    assert kit.outcomes["VERIFY"] == 1
+
+
+def test_three_rounds_with_a_budget_of_a_third_read_all_once_the_oldest_first(kit: AuditKit, here: Rse) -> None:
+    names = kit.filled(here, 9)
+    kit.start(bytes=3000)
+    for number in (1, 2, 3):
+        kit.audit()
+        assert names_of(kit.lines()) == names[: 3 * number]
+    kit.audit()  # the next sweep, from the beginning
+    assert names_of(kit.lines()) == names + names[:3]
+    assert [row.replicas for row in kit.rounds] == [3, 3, 3, 3]
+
+
+def test_a_sample_bounds_a_round_by_number(kit: AuditKit, here: Rse) -> None:
+    names = kit.filled(here, 5)
+    kit.start(sample=0.4)
+    for _ in range(3):
+        kit.audit()
+    assert names_of(kit.lines()) == names
+
+
+def test_a_file_larger_than_the_budget_is_read_all_the_same(kit: AuditKit, here: Rse) -> None:
+    kit.filled(here, 2)
+    kit.start(bytes=10)
+    kit.audit()
+    kit.audit()
+    assert names_of(kit.lines()) == ["file000", "file001"]
+
+
+def test_the_next_round_waits_for_its_time(kit: AuditKit, here: Rse) -> None:
+    kit.filled(here, 2)
+    kit.start(every=86_400)
+    kit.audit()
+    assert kit.auditor().worker().step() == 0
+    assert kit.ended == 1
+
+
+@pytest.mark.parametrize("change", [flip, truncate, forge, remove])
+def test_what_is_not_the_origin_leaves_a_doubt_and_no_line(
+    kit: AuditKit, here: Rse, change: Callable[[Path], None]
+) -> None:
+    names = kit.filled(here, 3)
+    change(kit.rucio.pfn_path(here, names[1]))
+    kit.start()
+    kit.audit()
+    assert names_of(kit.lines()) == [names[0], names[2]]
+    [doubt] = kit.outbox
+    assert (doubt.name, doubt.old_state, doubt.new_state, doubt.action) == (names[1], "A", "A", "audit")
+    assert kit.rounds[0].bad == 1
+    kit.run()
+    if change is remove:
+        assert "looked for again" in kit.outbox[0].last_error
+        return
+    last = kit.traces(names[1])[-1].trace.statement
+    assert (last.event, last.rse, last.cause.action) == ("CORRUPT", "HERE", "audit")
+    assert last.found.hashes["BLAKE3"] != last.hash
+    assert kit.replicas(names[1]) == {"HERE": "corrupt"}
+    assert kit.outbox == []
+
+
+def test_what_rucio_removed_meanwhile_is_not_missed(kit: AuditKit, here: Rse) -> None:
+    names = kit.filled(here, 3)
+    kit.start()
+    worker = kit.auditor().worker()
+    assert worker.step()  # the round has begun
+    kit.delete(here, names[1])
+    while worker.step() and not kit.ended:
+        pass
+    assert names_of(kit.lines()) == [names[0], names[2]]
+    assert (kit.rounds[0].good, kit.rounds[0].bad, kit.rounds[0].unread) == (2, 0, 1)
+
+
+def test_storage_that_goes_away_mid_audit_is_an_outage_and_nothing_else(kit: AuditKit, here: Rse) -> None:
+    names = kit.filled(here, 6)
+    kit.start()
+    away = here.folder.with_name("away")
+
+    def at_seam(name: str) -> None:
+        if name == "claimed" and len([w for w in kit.work_left if w.outcome]) == 2:
+            here.folder.rename(away)
+
+    kit.audit(at_seam, bulk=2)
+    assert {row.outcome for row in kit.work_left} == {"good", None}
+    assert (kit.outbox, kit.breakers()) == ([], {})
+    away.rename(here.folder)
+    kit.make_work_due()
+    kit.audit()
+    assert Counter(names_of(kit.lines())) == Counter(names)
+    assert (kit.rounds[0].good, kit.rounds[0].unread) == (6, 0)
+
+
+def test_a_storage_with_nothing_mounted_opens_the_breaker_and_loses_nothing(kit: AuditKit, here: Rse) -> None:
+    kit.filled(here, 12)
+    here.folder.rename(here.folder.with_name("away"))
+    here.folder.mkdir()  # the mount point
+    kit.start()
+    kit.audit(bad_in_a_row=5, declare=True)
+    assert "bad replicas in a row" in kit.breakers()[here.id]
+    kit.run(lost_after=kit.options.lost_after * 0)
+    assert [event for event, _ in kit.events() if event in ("LOST", "CORRUPT")] == []
+    assert kit.bad_replicas() == {}
+    assert kit.auditor().worker().step() == 0  # nothing more is read there
+
+
+def test_quiet_hours_of_an_rse_are_kept(kit: AuditKit, here: Rse) -> None:
+    kit.filled(here, 2)
+    kit.rucio.set_attribute(here, "trace_quiet_hours", "00:00-24:00")
+    kit.start()
+    kit.audit()
+    assert kit.lines() == []
+    kit.rucio.set_attribute(here, "trace_quiet_hours", "")
+    kit.audit()
+    assert len(kit.lines()) == 2
+
+
+def test_a_stopped_campaign_signs_what_it_has_read(kit: AuditKit, here: Rse) -> None:
+    from rucio_trace_policy.tables import tables
+    from sqlalchemy import func, update
+
+    names = kit.filled(here, 4)
+    kit.start()
+    worker = kit.auditor(bulk=2).worker()
+    worker.step()
+    worker.step()
+    ours = tables(kit.rucio.backend)
+    with kit.rucio.engine.begin() as connection:
+        connection.execute(update(ours.audits).values(stopped_at=func.current_timestamp()))
+        connection.execute(ours.audit_work.delete().where(ours.audit_work.c.outcome.is_(None)))
+    kit.audit()
+    assert names_of(kit.lines()) == names[:2]
+    assert (kit.ended, kit.work_left) == (1, [])

@@ -1,0 +1,198 @@
+"""From a flipped bit to a healed replica: auditor, recorder, and Rucio's necromancer, conveyor, reaper and minos."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+import rucio_daemons
+from auditor_kit import AuditKit, flip
+from rucio_trace_sandbox import daemons
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rucio_trace_sandbox.embedded import EmbeddedRucio
+    from rucio_trace_sandbox.fts import FtsStandIn
+    from rucio_trace_sandbox.storage import Rse
+
+CONTENT = bytes(range(256)) * 100
+
+
+@pytest.fixture
+def kit(rucio: EmbeddedRucio) -> Iterator[AuditKit]:
+    kit = AuditKit(rucio)
+    yield kit
+    kit.close()
+
+
+@pytest.fixture
+def two(kit: AuditKit, fts: FtsStandIn) -> tuple[Rse, Rse]:
+    """Two RSEs between which Rucio copies."""
+    a, b = (kit.rucio.add_posix_rse(name, fts=fts.url) for name in ("A", "B"))
+    kit.rucio.connect(a, b)
+    return a, b
+
+
+def replicate(kit: AuditKit, fts: FtsStandIn, source: Rse, *names: str) -> None:
+    """Files on *source*, and a copy of each on B by a rule; all of it signed."""
+    for name in names:
+        stored = kit.rucio.upload(source, name, name.encode() + CONTENT)
+        kit.rucio.add_rule(stored.did, "B")
+    daemons.move(fts)
+    kit.run()
+
+
+def test_a_flipped_bit_becomes_a_fresh_copy(kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn) -> None:
+    a, b = two
+    replicate(kit, fts, a, "file", "other")
+    assert kit.product("file").status == "GENUINE"
+    flip(kit.rucio.pfn_path(b, "file"))
+    kit.start(every=86_400)
+    kit.audit(declare=True)
+    kit.run()
+    corrupt = kit.traces("file")[-1]
+    assert (str(corrupt.trace.statement.event), corrupt.trace.statement.rse) == ("CORRUPT", "B")
+    assert kit.product("file").status == "DEGRADED"
+
+    kit.audit(declare=True)
+    assert kit.rucio.replica_states("test:file") == {"A": "A", "B": "D"}
+    assert kit.bad_replicas() == {"file": 1}
+    kit.run()
+    assert kit.events("file")[-1] == ("CORRUPT", "B")  # Rucio's row tells nothing new
+    assert kit.outcomes["expected"] >= 1
+
+    daemons.recover()
+    daemons.move(fts)
+    kit.run()
+    copy = kit.traces("file")[-1].trace.statement
+    assert (copy.event, copy.rse, copy.replaces) == ("COPY", "B", corrupt.id)
+    assert copy.source.rse == "A"
+    assert kit.product("file").status == "GENUINE"
+    assert kit.rucio.pfn_path(b, "file").read_bytes() == b"file" + CONTENT
+    assert Counter(event for event, _ in kit.events("file")) == {"CREATE": 1, "COPY": 2, "CORRUPT": 1}
+    kit.audit(declare=True)
+    assert (kit.bad_replicas(), kit.outbox) == ({"file": 1}, [])
+
+
+def test_a_dry_run_declares_nothing_and_says_what_it_would(
+    kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = two
+    replicate(kit, fts, a, "file")
+    flip(kit.rucio.pfn_path(b, "file"))
+    kit.start(every=86_400)
+    kit.audit()
+    kit.run()
+    auditor = kit.auditor()
+    for _ in range(3):
+        kit.work(auditor)
+    assert kit.rucio.replica_states("test:file") == {"A": "A", "B": "A"}
+    assert [r.message for r in caplog.records if r.message.startswith("would-declare")] == [
+        "would-declare rse=B replicas=1: auditor.declare is off"
+    ]
+
+
+def test_the_last_good_copy_is_never_declared(kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn) -> None:
+    a, b = two
+    replicate(kit, fts, a, "file", "saved")
+    kit.rucio.upload(a, "alone", CONTENT)
+    kit.run()
+    for rse, name in ((a, "file"), (b, "file"), (a, "alone"), (b, "saved")):
+        flip(kit.rucio.pfn_path(rse, name))
+    kit.start(every=86_400)
+    kit.audit(declare=True)
+    kit.run()
+    kit.audit(declare=True)
+    assert kit.bad_replicas() == {"saved": 1}
+    assert {name: kit.product(name).status for name in ("file", "alone", "saved")} == {
+        "file": "TAMPERED",
+        "alone": "TAMPERED",
+        "saved": "DEGRADED",
+    }
+
+
+def test_a_good_copy_that_rucio_cannot_reach_saves_nothing(
+    kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn
+) -> None:
+    a, b = two
+    replicate(kit, fts, a, "file")
+    flip(kit.rucio.pfn_path(b, "file"))
+    kit.start("B", every=86_400)
+    kit.audit(declare=True)
+    kit.run()
+    kit.set_state(a, "file", "T")  # what minos does to a whole RSE
+    kit.run()
+    kit.audit(declare=True)
+    assert kit.bad_replicas() == {}
+    kit.set_state(a, "file", "A")
+    kit.run()
+    kit.audit(declare=True)
+    assert kit.bad_replicas() == {"file": 1}
+
+
+def test_many_bad_replicas_at_once_are_not_declared_until_somebody_looked(
+    kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn
+) -> None:
+    a, b = two
+    names = [f"file{number}" for number in range(6)]
+    replicate(kit, fts, a, *names)
+    for name in names[:3]:
+        flip(kit.rucio.pfn_path(b, name))
+    kit.start("B", every=86_400)
+    kit.audit(declare=True, bad_in_a_row=3)
+    kit.run()
+    assert kit.breakers() == {b.id: "3 bad replicas in a row"}
+    kit.audit(declare=True, bad_in_a_row=3)
+    assert kit.bad_replicas() == {}
+    assert Counter(event for event, _ in kit.events() if event == "CORRUPT") == {"CORRUPT": 3}
+
+
+def test_a_bad_copy_that_no_rule_wants_is_deleted_by_the_reaper(
+    kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn
+) -> None:
+    a, b = two
+    kit.rucio.upload(a, "file", CONTENT)
+    kit.run()
+    kit.copy(a, b, "file")
+    kit.run()
+    flip(kit.rucio.pfn_path(b, "file"))
+    kit.start("B", every=86_400)
+    kit.audit(declare=True)
+    kit.run()
+    kit.audit(declare=True)
+    daemons.recover()
+    rucio_daemons.end_tombstones(kit.rucio)
+    daemons.reap("B")
+    kit.run()
+    assert kit.events("file")[-1] == ("DELETE", "B")
+    assert kit.product("file").status == "GENUINE"
+
+
+def test_what_minos_calls_unavailable_for_a_while_is_not_read(
+    kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn
+) -> None:
+    a, b = two
+    replicate(kit, fts, a, "file")
+    kit.start("B", every=86_400)
+    worker = kit.auditor().worker()
+    worker.step()
+    from rucio.core.replica import add_bad_pfns
+    from rucio.db.sqla.constants import BadPFNStatus
+
+    pfn = f"file://localhost:0{kit.rucio.pfn_path(b, 'file')}"
+    with kit.rucio.session() as session:
+        add_bad_pfns(
+            [pfn],
+            account=kit.rucio.root,
+            state=BadPFNStatus.TEMPORARY_UNAVAILABLE,
+            reason="a shutdown",
+            expires_at=rucio_daemons.in_an_hour(),
+            session=session,
+        )
+    rucio_daemons.minos()
+    assert kit.rucio.replica_states("test:file")["B"] == "T"
+    while worker.step() and not kit.ended:
+        pass
+    assert (kit.rounds[0].unread, kit.batches()) == (1, [])
