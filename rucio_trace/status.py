@@ -99,7 +99,7 @@ def product_status(
     """The status of the one product that *history* speaks of; traces of files in no Rucio count if they join it.
 
     *replica_key* gives for an RSE's signed name what the RSE is known by now: RSEs can be renamed. *lines* are what
-    batches that stand say of the product (`Store.proven`).
+    batches say of the product (`Store.proven`).
 
     Raises:
         ValueError: traces of several products, or of none.
@@ -189,7 +189,7 @@ class _Said:
 def _in_order(history: Iterable[Stored], lines: Iterable[BatchLine]) -> list[_Said]:
     """All that was said, from the oldest to the youngest, by the rule at the head of this module."""
     latest: dict[tuple[str | None, str | None], datetime] = {}
-    said = [_Said(parse_time(found.line.time), found.batch, found.line) for found in lines]
+    said = [_Said(parse_time(found.line.time), found.batch, found.line) for found in lines if found.stands]
     for stored in sorted(history, key=lambda stored: stored.position):
         of_site = (stored.trace.statement.site, stored.trace.statement.rse)
         time = max(_time(stored.trace.statement), latest.get(of_site, _EVER))

@@ -103,15 +103,18 @@ def line(key: ProductKey | None = None, *, bytes_of: str = "", after: timedelta 
     return Line(key.did, key.generation, f"SHA256:{digest(bytes_of or key.name)}", format_time(START + after))
 
 
-def batch(lines: Sequence[Line], *, event: Event = Event.VERIFY, by: str = "recorder", **fields: Any) -> Trace:
+def batch(lines: Sequence[Line], *, by: str = "recorder", **fields: Any) -> Trace:
     """The VERIFY of *lines*, an hour after the youngest; its list is `write_lines(lines)`."""
+    return sign(batch_statement(lines, signer=signer(by).fingerprint, **fields), signer(by))
+
+
+def batch_statement(lines: Sequence[Line], event: Event = Event.VERIFY, **fields: Any) -> Statement:
     time = format_time(max(parse_time(line.time) for line in lines) + HOUR)
     wanted: dict[str, Any] = {
         "rucio": "RUCIO",
         "event": event,
         "event_id": new_event_id(),
         "site": "SITE",
-        "signer": signer(by).fingerprint,
         "rse": "RSE-A",
         "time": time,
         "method": "read" if event is Event.VERIFY else None,
@@ -119,7 +122,7 @@ def batch(lines: Sequence[Line], *, event: Event = Event.VERIFY, by: str = "reco
         **list_fields(write_lines(lines)),
     }
     wanted |= fields
-    return sign(Statement(**{"name": list_name(wanted["rse"], wanted["time"])} | wanted), signer(by))
+    return Statement(**{"name": list_name(wanted["rse"], wanted["time"])} | wanted)
 
 
 def stored(made: Trace, position: int) -> Stored:

@@ -40,7 +40,7 @@ def living_generation(key: ProductKey) -> str | None:
     engine = _engine()
     if engine is None:
         return None
-    from rucio_trace_daemons.recorder.follow import living
+    from rucio_trace_daemons.recorder.refresh import living
     from sqlalchemy.exc import DBAPIError
 
     try:
@@ -61,7 +61,7 @@ def show_in_rucio(settings: Settings, store: Store, trust: Trust, products: Sequ
         say(f"Rucio's database is not at hand: {_LATER}")
         return
     from rucio_trace_daemons.recorder.finish import Names
-    from rucio_trace_daemons.recorder.follow import refresh
+    from rucio_trace_daemons.recorder.refresh import refresh
     from sqlalchemy.exc import DBAPIError
 
     try:

@@ -120,7 +120,7 @@ def read_list(connection: Connection, batch: Stored) -> bytes:
 
 
 def proven(connection: Connection, reader: Reader, keys: Collection[ProductKey]) -> dict[ProductKey, list[BatchLine]]:
-    """The lines that count of each of *keys*, in the order of positions; no key for a product without any.
+    """The last line of each site on each replica of *keys*, in the order of positions; no key for those without any.
 
     Raises:
         CorruptRow: a line is not one that was signed, or not of the product it is filed under.
@@ -133,22 +133,28 @@ def proven(connection: Connection, reader: Reader, keys: Collection[ProductKey])
     ]
     if not rows:
         return {}
-    standing_batches = _standing(connection, reader, {row.position for row in rows})
-    rows = [row for row in rows if row.position in standing_batches]
-    pieces = _pieces(connection, standing_batches, {(row.position, row.line // LINES_A_PIECE) for row in rows})
+    spoken = _batches(connection, reader, {row.position for row in rows})
+    pieces = _pieces(connection, spoken, {(row.position, row.line // LINES_A_PIECE) for row in rows})
     found: dict[ProductKey, list[BatchLine]] = {}
     for row in rows:
-        key, batch = by_print[row.product], standing_batches[row.position]
+        key, batch = by_print[row.product], spoken[row.position]
         entries = pieces[row.position, row.line // LINES_A_PIECE].entries[row.line % LINES_A_PIECE :]
         line = read_line(entries[0]) if entries else None
-        if line is None or product_of(batch.trace.statement, line) != key:
+        if line is None or product_of(batch.stored.trace.statement, line) != key:
             raise CorruptRow(row.position, "table trace_lines", f"a line of {key.did}", line.did if line else "none")
-        found.setdefault(key, []).append(BatchLine(batch, line, row.line))
+        found.setdefault(key, []).append(BatchLine(batch.stored, line, row.line, batch.last, batch.stands))
     return found
 
 
-def _standing(connection: Connection, reader: Reader, positions: Collection[int]) -> dict[int, Stored]:
-    """Those of the batches at *positions* that are not withdrawn."""
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    stored: Stored
+    last: int
+    stands: bool
+
+
+def _batches(connection: Connection, reader: Reader, positions: Collection[int]) -> dict[int, _Batch]:
+    """The batches at *positions*, and whether they stand."""
     found = {
         stored.position: stored
         for some in batches(positions, KEYS_A_QUERY)
@@ -157,19 +163,34 @@ def _standing(connection: Connection, reader: Reader, positions: Collection[int]
     }
     for missing in sorted(set(positions) - found.keys()):
         raise CorruptRow(missing, "table trace_lines", "a stored batch", "none")
-    revokes: dict[int, Stored] = {}
-    unasked = list(found.values())
-    while unasked:
-        ids, unasked = {stored.id for stored in unasked}, []
-        for some in batches(ids, KEYS_A_QUERY):
-            new = reader.read(connection, traces.c.revokes.in_(some))
-            unasked += [stored for stored in new if stored.position not in revokes]
-            revokes |= {stored.position: stored for stored in new}
-    if not revokes:
-        return found
-    kept, _ = standing((stored.trace for stored in (*found.values(), *revokes.values())), speaker)
+    revokes = _revokes(connection, reader, found.values())
+    kept, _ = standing((stored.trace for stored in (*found.values(), *(revoke for revoke, _ in revokes))), speaker)
     kept_ids = {id(trace) for trace in kept}
-    return {position: stored for position, stored in found.items() if id(stored.trace) in kept_ids}
+    last = {stored.id: stored.position for stored in found.values()}
+    for revoke, id_ in revokes:
+        last[id_] = max(last[id_], revoke.position)
+    return {
+        position: _Batch(stored, last[stored.id], id(stored.trace) in kept_ids) for position, stored in found.items()
+    }
+
+
+def _revokes(connection: Connection, reader: Reader, of: Collection[Stored]) -> list[tuple[Stored, str]]:
+    """Each REVOKE of one of these batches, and of such a REVOKE, and so on, with the id of the batch."""
+    batch_of = {stored.id: stored.id for stored in of}
+    found: list[tuple[Stored, str]] = []
+    unasked = list(batch_of)
+    while unasked:
+        new = [
+            stored
+            for some in batches(unasked, KEYS_A_QUERY)
+            for stored in reader.read(connection, traces.c.revokes.in_(some))
+            if stored.id not in batch_of
+        ]
+        for stored in new:
+            batch_of[stored.id] = batch_of[stored.trace.statement.revokes or ""]
+            found.append((stored, batch_of[stored.id]))
+        unasked = [stored.id for stored in new]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +200,14 @@ class _Piece:
 
 
 def _pieces(
-    connection: Connection, of: Mapping[int, Stored], wanted: Collection[tuple[int, int]]
+    connection: Connection, of: Mapping[int, _Batch], wanted: Collection[tuple[int, int]]
 ) -> dict[tuple[int, int], _Piece]:
     """The pieces *wanted*, by position and number, each held against the root that its batch signed."""
     found: dict[tuple[int, int], _Piece] = {}
     place = tuple_(list_pieces.c.position, list_pieces.c.number)
     for some in batches(wanted, KEYS_A_QUERY):
         for row in connection.execute(select(list_pieces).where(place.in_(some))):
-            found[row.position, row.number] = _checked(row, of[row.position].trace.statement)
+            found[row.position, row.number] = _checked(row, of[row.position].stored.trace.statement)
     for position, number in set(wanted) - found.keys():
         raise CorruptRow(position, "table trace_list_pieces", f"piece {number}", "none")
     return found
@@ -208,11 +229,12 @@ def _checked(row: Row[Any], statement: Statement) -> _Piece:
 
 def line_proof(connection: Connection, reader: Reader, key: ProductKey, rse: str | None) -> LineProof | None:
     """The proof of the youngest line of a product, on the RSE of this signed name if one is given."""
-    of_rse = [line for line in proven(connection, reader, [key]).get(key, ()) if rse in (None, line.rse)]
-    if not of_rse:
+    known = [line for line in proven(connection, reader, [key]).get(key, ()) if line.stands and rse in (None, line.rse)]
+    if not known:
         return None
-    newest = max(of_rse, key=lambda found: (found.line.time, found.position))
-    place = (newest.position, newest.index // LINES_A_PIECE)
-    piece = _pieces(connection, {newest.position: newest.batch}, [place])[place]
+    newest = max(known, key=lambda found: (found.line.time, found.position))
+    place = (newest.batch.position, newest.index // LINES_A_PIECE)
+    batch = _Batch(newest.batch, newest.position, newest.stands)
+    piece = _pieces(connection, {batch.stored.position: batch}, [place])[place]
     inside = path_of([hash_leaf(entry) for entry in piece.entries], newest.index % LINES_A_PIECE)
     return LineProof(newest.batch.trace, newest.line, newest.index, (*inside, *piece.path))

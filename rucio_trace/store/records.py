@@ -58,15 +58,16 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class BatchLine:
-    """A line of a stored batch: one replica, verified. `index` counts from 0."""
+    """A line of a stored batch: one replica, verified. `index` counts from 0.
+
+    It counts if its batch `stands`; `position` is that of the youngest trace that says so, the batch or a REVOKE.
+    """
 
     batch: Stored
     line: Line
     index: int
-
-    @property
-    def position(self) -> int:
-        return self.batch.position
+    position: int
+    stands: bool
 
     @property
     def rse(self) -> str | None:

@@ -156,16 +156,16 @@ class Store:
         return newest
 
     def proven(self, keys: Collection[ProductKey]) -> dict[ProductKey, list[BatchLine]]:
-        """The lines of batches that count for these products, in the order of positions; no key where there are none.
+        """The lines of batches on these products, in the order of positions; no key where there are none.
 
-        Of each replica it is the last line that each site registered, if its batch was not withdrawn. Cheap, however
-        many lines the batches have: each is read alone and held against the signed root.
+        Of each replica it is the last line that each site registered; it may be withdrawn. Cheap, however many lines
+        the batches have: each is read alone and held against the signed root.
         """
         with self._database.reading() as connection:
             return lists.proven(connection, self._reader, keys)
 
     def line_proof(self, key: ProductKey, rse: str | None = None) -> LineProof | None:
-        """What proves the youngest of these lines to others, on the RSE of this signed name if one is given."""
+        """What proves the youngest line that stands to others, on the RSE of this signed name if one is given."""
         with self._database.reading() as connection:
             return lists.line_proof(connection, self._reader, key, rse)
 

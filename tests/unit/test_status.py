@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import HOUR, START, product, stored, unsigned
+from samples import HOUR, START, batch_statement, line, product, stored, unsigned
 
+from rucio_trace.envelope import Trace
 from rucio_trace.statement import Event
-from rucio_trace.status import ProductStatus, State, Status, left_after, product_status
+from rucio_trace.status import ProductStatus, ReplicaStatus, State, Status, left_after, product_status
+from rucio_trace.store.records import BatchLine
 
 if TYPE_CHECKING:
     import random
@@ -337,3 +339,84 @@ def test_a_withdrawn_deletion_left_everything(story: Story) -> None:
     assert left(story) == []
     story.revoke(undo)
     assert left(story) == [(0, 0, True)]
+
+
+# ------------------------------------------------------------------------------- lines of batches
+
+
+def a_line(position: int, *, after: timedelta, rse: str = "RSE-A", stands: bool = True, **of: Any) -> BatchLine:
+    """A line registered at *position*; its bytes were read *after* the start."""
+    one = line(after=after, **of)
+    made = Trace(
+        statement=batch_statement([one], rse=rse, signer="0" * 64), message="{}", signature=b"", certificate=b""
+    )
+    return BatchLine(stored(made, position), one, 0, position, stands)
+
+
+def with_lines(story: Story, *lines: BatchLine) -> ProductStatus:
+    return product_status(story.history, str, lines)
+
+
+def test_a_line_moves_the_last_proof(story: Story) -> None:
+    story.then(Event.CREATE)
+    status = with_lines(story, found := a_line(2, after=5 * HOUR))
+    assert status.replicas["RSE-A"] == ReplicaStatus(State.PROVEN, found.batch.id, START + 5 * HOUR)
+    assert (status.status, status.position, status.verified_at) == (Status.GENUINE, 2, START + 5 * HOUR)
+
+
+def test_an_older_line_moves_nothing(story: Story) -> None:
+    create = story.then(Event.CREATE, after=9 * HOUR)
+    status = with_lines(story, a_line(2, after=5 * HOUR))
+    assert status.replicas["RSE-A"] == ReplicaStatus(State.PROVEN, create.id, START + 9 * HOUR)
+    assert status.position == 2
+
+
+def test_a_line_registered_late_says_nothing_of_what_came_after_its_bytes_were_read(story: Story) -> None:
+    story.then(Event.CREATE)
+    story.then(Event.CORRUPT, after=6 * HOUR)
+    assert with_lines(story, a_line(3, after=5 * HOUR)).replicas["RSE-A"].state is State.CORRUPT
+    assert with_lines(story, a_line(3, after=7 * HOUR)).replicas["RSE-A"].state is State.PROVEN
+
+
+def test_a_line_on_an_earlier_arrival_does_not_prove_the_present_one(story: Story) -> None:
+    story.then(Event.CREATE)
+    story.then(Event.DELETE, after=6 * HOUR)
+    gone = with_lines(story, a_line(3, after=7 * HOUR))
+    assert gone.replicas == {}
+    story.then(Event.COPY, after=8 * HOUR, method="transfer", observed=None)
+    assert with_lines(story, a_line(4, after=7 * HOUR)).replicas["RSE-A"].state is State.WAITING
+    assert with_lines(story, a_line(4, after=9 * HOUR)).replicas["RSE-A"].state is State.PROVEN
+
+
+def test_a_line_with_other_bytes_than_the_origin_is_corrupt(story: Story) -> None:
+    story.then(Event.CREATE)
+    status = with_lines(story, a_line(2, after=5 * HOUR, bytes_of="other"))
+    assert (status.status, status.replicas["RSE-A"].state) == (Status.TAMPERED, State.CORRUPT)
+    assert status.replicas["RSE-A"].proven_at == START + HOUR
+
+
+def test_a_line_that_cannot_be_compared_says_nothing(story: Story) -> None:
+    only_blake3 = {"hash_algorithm": "BLAKE3", "hash": "0" * 64}
+    create = story.then(Event.CREATE, **only_blake3)
+    assert with_lines(story, a_line(2, after=5 * HOUR)).replicas["RSE-A"].trace_id == create.id
+    assert product_status([], str, [a_line(2, after=5 * HOUR)]).replicas == {}
+
+
+def test_a_withdrawn_line_counts_for_nothing_but_the_position(story: Story) -> None:
+    create = story.then(Event.CREATE)
+    status = with_lines(story, a_line(7, after=5 * HOUR, stands=False))
+    assert (status.replicas["RSE-A"].trace_id, status.position) == (create.id, 7)
+
+
+def test_a_line_gives_no_origin(story: Story) -> None:
+    story.then(Event.COPY, method="none", observed=None)
+    status = with_lines(story, a_line(2, after=5 * HOUR))
+    assert (status.origin, status.status) == (None, Status.PENDING)
+
+
+@given(st.permutations(range(4)))
+def test_the_order_of_lines_does_not_matter(order: list[int]) -> None:
+    story = Story()
+    story.then(Event.CREATE)
+    lines = [a_line(2 + n, after=(3 + n) * HOUR, rse=("RSE-A", "RSE-B")[n % 2]) for n in range(4)]
+    assert with_lines(story, *(lines[n] for n in order)) == with_lines(story, *lines)

@@ -27,7 +27,7 @@ from rucio_trace.envelope import dumps, parse_traces, sign
 from rucio_trace.errors import StorageError
 from rucio_trace.statement import DEFAULT_VO
 from rucio_trace.store import Outcome
-from rucio_trace.trace import Event, Statement, format_time, new_salt, parse_time
+from rucio_trace.trace import Event, Statement, format_time, new_salt
 from rucio_trace_daemons.recorder.refresh import refresh
 from rucio_trace_daemons.recorder.sets import among
 from rucio_trace_daemons.recorder.upsert import upsert
@@ -183,12 +183,8 @@ class Batches:
 
     def _show(self, statement: Statement, lines: Sequence[Line]) -> None:
         """Recompute the status of every product in the list, from the store."""
-        keys = []
-        for line in lines:
-            key = product_of(statement, line)
-            scope = InternalScope(key.scope, vo=key.vo).internal
-            keys.append((scope, key, parse_time(line.generation)))
-        refresh(self.engine, self.store, self.trust, self.names, keys)
+        keys = {product_of(statement, line) for line in lines}
+        refresh(self.engine, self.store, self.names, self.trust(), keys)
 
     def _forget(self, batch: Row[Any]) -> None:
         """The kept copy goes, and the batch is counted as what it is: one VERIFY of this RSE."""

@@ -136,9 +136,10 @@ class Delivery:
             return []
         by_key: dict[ProductKey, Product] = {product.key: product for product in products}
         histories = self.store.product(by_key.keys(), may_join(self.trust()))
-        self.names.learn(histories)
+        lines = self.store.proven(by_key.keys())
+        self.names.learn(histories, lines)
         return [
-            snapshot((p.scope, key.name, p.generation), histories[key], self.names.of(key.vo))
+            snapshot((p.scope, key.name, p.generation), histories[key], self.names.of(key.vo), lines.get(key, ()))
             for key, p in by_key.items()
         ]
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from rucio_trace.status import ProductStatus
-    from rucio_trace.store import Stored
+    from rucio_trace.store import BatchLine, Stored
     from rucio_trace.trace import ProductKey
     from rucio_trace_daemons.recorder.rows import Fate, Row
 
@@ -60,9 +60,12 @@ class Names:
                 if row.rse_id in vos:
                     self._ids.setdefault((vos[row.rse_id], row.name), row.rse_id)
 
-    def learn(self, histories: Mapping[ProductKey, Sequence[Stored]]) -> None:
-        """Ask again if a name in *histories* is unknown: another recorder may have signed it first."""
-        names = ((key.vo, stored.trace.statement.rse) for key, history in histories.items() for stored in history)
+    def learn(
+        self, histories: Mapping[ProductKey, Sequence[Stored]], lines: Mapping[ProductKey, Sequence[BatchLine]]
+    ) -> None:
+        """Ask again if a name in them is unknown: another daemon may have signed it first."""
+        names = {(key.vo, stored.trace.statement.rse) for key, history in histories.items() for stored in history}
+        names |= {(key.vo, line.rse) for key, of_product in lines.items() for line in of_product}
         if any(name and (vo, name) not in self._ids for vo, name in names):
             self.load()
 
@@ -91,10 +94,13 @@ class Snapshot:
     is_dataset: bool = False
 
 
-def snapshot(key: Key, history: Sequence[Stored], rse_id_of: Callable[[str], str]) -> Snapshot:
-    """The status that *history*, all of one product, amounts to."""
-    status = product_status(history, rse_id_of)
-    names = {rse_id_of(s.trace.statement.rse): s.trace.statement.rse for s in history if s.trace.statement.rse}
+def snapshot(
+    key: Key, history: Sequence[Stored], rse_id_of: Callable[[str], str], lines: Sequence[BatchLine] = ()
+) -> Snapshot:
+    """The status that *history* and *lines*, all of one product, amount to."""
+    status = product_status(history, rse_id_of, lines)
+    signed = sorted([*history, *(line.batch for line in lines)], key=lambda stored: stored.position)
+    names = {rse_id_of(s.trace.statement.rse): s.trace.statement.rse for s in signed if s.trace.statement.rse}
     attributes: dict[str, Any] = {}
     for stored in history:
         attributes |= stored.trace.statement.attributes or {}
@@ -160,6 +166,7 @@ def _before(connection: Connection, products: Table, keys: Sequence[Key]) -> dic
     query = select(c.scope, c.name, c.generation, c.position, c.status, c.hash).where(
         _among(connection, products, keys)
     )
+    # In one order everywhere, so that two writers never wait for each other in a circle.
     rows = connection.execute(query.order_by(c.scope, c.name, c.generation).with_for_update())
     return {(row.scope, row.name, row.generation): (row.position or 0, row.status, row.hash) for row in rows}
 

@@ -9,30 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rucio.common.types import InternalScope
 from rucio_trace_policy.database import writing
 from rucio_trace_policy.tables import tables
 from sqlalchemy import select
 
 from rucio_trace.joining import linked
-from rucio_trace.trace import format_time
-from rucio_trace_daemons.recorder.before import may_join
-from rucio_trace_daemons.recorder.finish import snapshot, write_snapshots
-from rucio_trace_daemons.recorder.resolve import alive
+from rucio_trace_daemons.recorder.refresh import refresh
 from rucio_trace_daemons.recorder.upsert import upsert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Engine
 
     from rucio_trace.identity import Trust
-    from rucio_trace.status import ProductStatus
     from rucio_trace.store import Store, Stored
     from rucio_trace.trace import ProductKey
-    from rucio_trace_daemons.recorder.finish import Key, Names
+    from rucio_trace_daemons.recorder.finish import Names
 
-__all__ = ["Follower", "living", "refresh"]
+__all__ = ["Follower"]
 
 # How many traces are looked at at once: a store that was never followed may hold many.
 BULK = 500
@@ -83,37 +78,3 @@ class Follower:
         with writing(self.engine) as connection:
             table = tables(connection.dialect.name).followed
             upsert(connection, table, [{"one": 1, "position": position}], lambda new: {"position": new.position})
-
-
-def refresh(
-    engine: Engine, store: Store, names: Names, trust: Trust | None, keys: Collection[ProductKey]
-) -> dict[ProductKey, ProductStatus]:
-    """Write anew what Rucio shows of those of *keys* that live there; returns their status.
-
-    Each in a transaction of its own: whoever holds several rows waits for us in no circle.
-    """
-    found = living(engine, keys)
-    ours = [key for key, (_, _, began) in found.items() if format_time(began) == key.generation]
-    histories = store.product(ours, may_join(trust))
-    names.learn(histories)
-    shown = {}
-    for key in ours:
-        if not histories[key]:
-            continue
-        of_product = snapshot(found[key], histories[key], names.of(key.vo))
-        with writing(engine) as connection:
-            write_snapshots(connection, [of_product])
-        shown[key] = of_product.status
-    return shown
-
-
-def living(engine: Engine, keys: Collection[ProductKey]) -> dict[ProductKey, Key]:
-    """For those of *keys* whose name a DID in Rucio bears: that DID, as our tables key it."""
-    scopes = {key: InternalScope(key.scope, vo=key.vo).internal for key in keys}
-    with engine.connect() as connection:
-        began = alive(connection, {(scopes[key], key.name) for key in keys})
-    return {
-        key: (scopes[key], key.name, moment)
-        for key in keys
-        if (moment := began.get((scopes[key], key.name))) is not None
-    }

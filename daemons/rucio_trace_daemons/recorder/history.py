@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from rucio_trace.envelope import Trace
+    from rucio_trace.store import BatchLine
     from rucio_trace.trace import Statement
     from rucio_trace_daemons.recorder.resolve import Known, Transfer
     from rucio_trace_daemons.recorder.rows import Row
@@ -46,12 +47,14 @@ class History:
         origin: Statement | None,
         traces: Sequence[Trace],
         rse_id_of: Callable[[str], str],
+        lines: Sequence[BatchLine] = (),
         *,
         revoked: bool = False,
     ) -> None:
         """`declared`: the origin is what was said of the file before it was in Rucio; no replica created it.
 
-        `revoked`: the product had an origin and it was withdrawn. Nobody may adopt another in its place.
+        `lines` are what batches say of its replicas. `revoked`: the product had an origin and it was withdrawn. Nobody
+        may adopt another in its place.
         """
         self.revoked = revoked
         self.declared = origin is not None and origin.product is None
@@ -61,6 +64,9 @@ class History:
         for trace in traces:
             if trace.statement.rse is not None:
                 self._take(trace, rse_id_of(trace.statement.rse))
+        for line in lines:  # a replica of which only batches tell is traced too
+            if line.stands:
+                self._last.setdefault(rse_id_of(line.rse or ""), Seen(line.batch.id, Event.VERIFY))
 
     def note(self, trace: Trace, rse_id: str) -> None:
         """Take in a trace that was signed just now."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from rucio_trace.store import Store, Stored
+    from rucio_trace.store import BatchLine, Store, Stored
     from rucio_trace_daemons.recorder.before import Before, Origins
     from rucio_trace_daemons.recorder.context import Context
     from rucio_trace_daemons.recorder.finish import Names
@@ -66,12 +66,13 @@ class LookUp:
         histories = self.store.product(set(keys.values()), may_join(self.origins.trust())) if keys else {}
         arriving = {(row.scope, row.name, row.generation) for row in rows if row.new_state == "A" and not row.message}
         before = self.origins.find(keys, histories, rows, arriving)
-        self.names.learn(histories)
+        lines = self.store.proven(set(keys.values())) if keys else {}
+        self.names.learn(histories, lines)
         arrived = {(scope, name) for scope, name, _ in arriving}
         facts = resolve(self.context.engine, {(row.scope, row.name) for row in rows}, arrived)
         ends = {i for of in facts.transfers.values() for t in of for i in (t.source_rse_id, t.rse_id) if i}
         overtaken = self._overtaken(rows, facts)
-        products = self._products(keys, histories, before, facts, [*rows, *claim.others])
+        products = self._products(keys, histories, lines, before, facts, [*rows, *claim.others])
         removals = find_removals(self.context.engine, rows)
         for product in products.values():
             product.removals, product.overtaken = removals, overtaken
@@ -83,6 +84,7 @@ class LookUp:
         self,
         keys: Mapping[Key, ProductKey],
         histories: Mapping[ProductKey, Sequence[Stored]],
+        lines: Mapping[ProductKey, Sequence[BatchLine]],
         before: Mapping[Key, Before],
         facts: Facts,
         rows: Sequence[Row],
@@ -95,7 +97,7 @@ class LookUp:
                 key,
                 scope,
                 generation,
-                self._history(key.vo, histories[key], before[scope, name, generation]),
+                self._history(key.vo, histories[key], lines.get(key, ()), before[scope, name, generation]),
                 before[scope, name, generation],
                 facts.replicas.get((scope, name), ()),
                 facts.transfers.get((scope, name), ()),
@@ -120,13 +122,13 @@ class LookUp:
 
         return {row.event_id for row in queued if states(row) != ([] if row.new_state is None else [row.new_state])}
 
-    def _history(self, vo: str, stored: Sequence[Stored], before: Before) -> History:
+    def _history(self, vo: str, stored: Sequence[Stored], lines: Sequence[BatchLine], before: Before) -> History:
         status = product_status(stored, self.names.of(vo)) if stored else None
         origin = status.origin.trace.statement if status and status.origin else None
         if origin is None and before.declared is not None and not before.joined:
             origin = before.declared.statement
         revoked = status is not None and status.status is Status.REVOKED
-        return History(origin, [s.trace for s in stored], self.names.of(vo), revoked=revoked)
+        return History(origin, [s.trace for s in stored], self.names.of(vo), lines, revoked=revoked)
 
     def _key(self, row: Row) -> ProductKey:
         scope = InternalScope(row.scope, from_external=False)
