@@ -202,7 +202,7 @@ def reset(rse: str, reason: str) -> None:
 
 
 def _engine() -> Engine:
-    """Rucio's database with our tables; opened before anything of Rucio is imported, which fails where there is none."""
+    """Rucio's database with our tables; opened before Rucio's modules are imported, which fails where there is none."""
     from rucio_trace_policy.database import open_database
 
     engine, schema = open_database()

@@ -137,8 +137,8 @@ def _group(row: Any) -> AgeGroup:
 def each_copy(engine: Engine, rse_ids: Sequence[str], overdue_since: datetime) -> Iterator[Copy]:
     """The same replicas one by one, by RSE, the oldest proof first; in bounded memory and one transaction.
 
-    Cost: as `count_copies`, and a sort in the database: a million on PostgreSQL take 30 s, the first comes after 20 s; the
-    process has 111 MB at most, as without any.
+    Cost: as `count_copies`, and a sort in the database: a million on PostgreSQL take 30 s, the first comes after 20 s,
+    and the process never has more than 111 MB.
     """
     c = _copies(engine.dialect.name, rse_ids).c
     late = case((_overdue(c, overdue_since), 1), else_=0)
