@@ -64,9 +64,10 @@ def start(rses: str, sample: float, most_bytes: int | None, every: int) -> None:
     Example:
       rucio-trace audit start --rses 'site=A' --sample 5% --bytes 20TB --every 1d
     """
+    engine = _engine()
     from rucio_trace_daemons.auditor import campaigns
 
-    begun = campaigns.start(_engine(), rses, sample=sample, most_bytes=most_bytes, every_seconds=every)
+    begun = campaigns.start(engine, rses, sample=sample, most_bytes=most_bytes, every_seconds=every)
     for rse, reason in begun.others.items():
         say(f"note: {printable(rse.name)} is left out: {reason}")
     say(f"campaign {begun.number} audits {printable(', '.join(rse.name for rse in begun.read), limit=None)}")
@@ -82,9 +83,10 @@ def stop(number: int) -> None:
     Example:
       rucio-trace audit stop 3
     """
+    engine = _engine()
     from rucio_trace_daemons.auditor import campaigns
 
-    done = campaigns.stop(_engine(), number)
+    done = campaigns.stop(engine, number)
     assert done.campaign.stopped_at is not None
     when = f" already at {_minute(done.campaign.stopped_at)}" if done.already else ""
     say(f"campaign {number} was stopped{when}: {done.unread} replicas of its rounds will not be read")
@@ -104,9 +106,10 @@ def status(number: int | None, as_json: bool) -> None:
     Example:
       rucio-trace audit status --json
     """
+    engine = _engine()
     from rucio_trace_daemons.auditor.progress import progress
 
-    found = progress(_engine(), number)
+    found = progress(engine, number)
     if as_json:
         for line in found:
             json_line(_round_object(line))
@@ -155,13 +158,13 @@ def report(number: int | None, rses: str | None, overdue: int, replicas: bool, a
     """
     if html is not None and (as_json or replicas):
         raise click.UsageError("--html goes with neither --json nor --replicas")
+    engine, age = _engine(), timedelta(seconds=overdue)
     from rucio_trace_daemons.auditor import reporting
 
-    age = timedelta(seconds=overdue)
     if replicas:
-        _list_replicas(_engine(), number, rses, age, as_json)
+        _list_replicas(engine, number, rses, age, as_json)
         return
-    made = reporting.report(_engine(), age, number, rses)
+    made = reporting.report(engine, age, number, rses)
     if html is not None:
         from rucio_trace_daemons.auditor.page import render
 
@@ -185,11 +188,12 @@ def reset(rse: str, reason: str) -> None:
     Example:
       rucio-trace audit reset XRD-A --reason "the disk server is mounted again"
     """
-    from rucio_trace_daemons.auditor import campaigns
-
     if not reason.strip():
         raise click.BadParameter("expected a reason", param_hint="--reason")
-    breaker = campaigns.reset(_engine(), rse, reason)
+    engine = _engine()
+    from rucio_trace_daemons.auditor import campaigns
+
+    breaker = campaigns.reset(engine, rse, reason)
     if breaker is None:
         say(f"the breaker of {printable(rse)} is not open")
         return
@@ -198,9 +202,13 @@ def reset(rse: str, reason: str) -> None:
 
 
 def _engine() -> Engine:
+    """Rucio's database with our tables; opened before Rucio's modules are imported, which fails where there is none."""
     from rucio_trace_policy.database import open_database
 
-    engine, _schema = open_database()
+    engine, schema = open_database()
+    from rucio_trace_policy import hooks
+
+    hooks.check(engine, schema)
     return engine
 
 

@@ -350,6 +350,11 @@ class Page(HTMLParser):
         self.text += data
 
 
+def test_a_rucio_without_our_tables_is_told_to_install_them(rucio_sqlite: EmbeddedRucio) -> None:
+    result = CliRunner().invoke(cli, ["audit", "status"])
+    assert (result.exit_code, "`rucio-trace hooks install` mends it" in result.stderr) == (3, True)
+
+
 def test_an_empty_rucio_has_an_empty_report(audits: Audits, tmp_path: Path) -> None:
     assert "no RSE that can be audited" in audits.run("report").stderr
     assert audits.json("report")[0]["rses"] == []

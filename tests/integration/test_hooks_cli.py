@@ -58,7 +58,8 @@ def test_status_for_machines_tells_everything(rucio_sqlite: EmbeddedRucio) -> No
 
 def test_a_machine_without_a_rucio_server_is_told_so(rucio_sqlite: EmbeddedRucio, folder: Path) -> None:
     client = rucio_sqlite.home.client(folder / "client", "http://127.0.0.1:1")
-    for environment in (client.environment(), {**os.environ, "RUCIO_HOME": str(folder / "nowhere")}):
-        done = subprocess.run([PROGRAM, "hooks", "status"], env=environment, capture_output=True, text=True)
+    nowhere = {**os.environ, "RUCIO_HOME": str(folder / "nowhere")}
+    for command, environment in (("hooks", client.environment()), ("hooks", nowhere), ("audit", nowhere)):
+        done = subprocess.run([PROGRAM, command, "status"], env=environment, capture_output=True, text=True)
         assert done.returncode == 2, done.stderr
         assert "[database] default" in done.stderr

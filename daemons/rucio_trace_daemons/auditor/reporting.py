@@ -88,15 +88,16 @@ def reported(engine: Engine, number: int | None, expression: str | None) -> tupl
     Raises:
         ConfigurationError: there is no such campaign, or the expression names no RSE.
     """
-    about = []
+    about, said_in = [], "--rses"
     if number is not None:
         with engine.connect() as connection:
             (campaign,) = campaigns(connection, number)
         about.append(f"campaign {number}")
-        expression = expression or campaign.rses
+        if expression is None:
+            expression, said_in = campaign.rses, about[0]
     if expression is None:
         return "all RSEs that can be audited", _all_audited(engine)
-    read, others = sift(engine, expression)
+    read, others = sift(engine, expression, said_in)
     about.append(f"RSEs {expression}")
     return ", ".join(about), sorted([*read, *others], key=lambda rse: rse.name)
 
