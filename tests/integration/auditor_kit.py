@@ -33,7 +33,7 @@ class AuditKit(Kit):
         """Files on *rse* that are signed; returns their names."""
         names = [f"file{number:03}" for number in range(count)]
         for number, name in enumerate(names):
-            self.rucio.upload(rse, name, number.to_bytes(4, "big") * (size // 4))
+            self.rucio.upload(rse, name, bytes([10, 20, 30, 40 + number]) * (size // 4))
         self.run()
         return names
 

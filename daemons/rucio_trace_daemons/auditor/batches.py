@@ -28,6 +28,7 @@ from rucio_trace.errors import StorageError
 from rucio_trace.statement import DEFAULT_VO
 from rucio_trace.store import Outcome
 from rucio_trace.trace import Event, Statement, format_time, new_salt
+from rucio_trace_daemons import metrics
 from rucio_trace_daemons.recorder.refresh import refresh
 from rucio_trace_daemons.recorder.sets import among
 from rucio_trace_daemons.recorder.upsert import upsert
@@ -133,7 +134,7 @@ class Batches:
         self.names.note(rse.vo, rse.name, rse.id)
         return event
 
-    def deliver(self, round_: Round) -> int:
+    def deliver(self, round_: Round, rse: Rse) -> int:
         """Bring one kept batch of this round to the store and into Rucio; returns how many lines, 0 without one.
 
         Raises:
@@ -155,6 +156,7 @@ class Batches:
         self._show(trace.statement, lines)
         self.seam("shown")
         self._forget(batch)
+        metrics.row_ended(rse.label, str(Event.VERIFY))
         self.seam("delivered")
         LOG.info(
             "batch-signed audit=%d rse=%s lines=%d trace=%s", round_.audit, trace.statement.rse, len(lines), trace.id

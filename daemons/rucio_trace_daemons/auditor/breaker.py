@@ -6,12 +6,14 @@ wait to be declared at once. Open, the auditor reads and declares nothing on tha
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from rucio_trace_policy.database import clock
 from rucio_trace_policy.tables import tables
 from sqlalchemy import select
 
+from rucio_trace_daemons.alarms import Kind
 from rucio_trace_daemons.recorder.upsert import upsert
 
 if TYPE_CHECKING:
@@ -19,9 +21,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from rucio_trace_daemons.alarms import Alarms
     from rucio_trace_daemons.auditor.options import Options
+    from rucio_trace_daemons.rses import Rse
 
 __all__ = ["MINIMUM_READ", "count_bad", "count_good", "open_breaker", "open_breakers", "share_exceeded"]
+
+LOG = logging.getLogger("traceability-auditor")
 
 # A share of fewer replicas says nothing.
 MINIMUM_READ = 20
@@ -40,14 +46,12 @@ def count_good(connection: Connection, rse_ids: Collection[str]) -> None:
 
 
 def count_bad(connection: Connection, rse_id: str, options: Options) -> str | None:
-    """One more bad replica in a row; why the breaker opened, if that was one too many."""
+    """One more bad replica in a row; why the breaker has to open, if that was one too many."""
     breakers = tables(connection.dialect.name).breakers
     one = [{"rse_id": rse_id, "bad_in_a_row": 1, "opened_at": None, "reason": None}]
     upsert(connection, breakers, one, lambda new: {"bad_in_a_row": breakers.c.bad_in_a_row + new.bad_in_a_row})
     count = connection.scalar(select(breakers.c.bad_in_a_row).where(breakers.c.rse_id == rse_id)) or 0
-    if count < options.bad_in_a_row:
-        return None
-    return open_breaker(connection, rse_id, f"{count} bad replicas in a row")
+    return f"{count} bad replicas in a row" if count >= options.bad_in_a_row else None
 
 
 def share_exceeded(good: int, bad: int, options: Options) -> str | None:
@@ -57,13 +61,17 @@ def share_exceeded(good: int, bad: int, options: Options) -> str | None:
     return f"{bad} of {good + bad} replicas read are bad"
 
 
-def open_breaker(connection: Connection, rse_id: str, reason: str) -> str | None:
-    """Open it, unless it is open already; returns *reason* if it was not."""
+def open_breaker(connection: Connection, alarms: Alarms, rse: Rse, reason: str) -> bool:
+    """Open it in the caller's transaction, which `Alarms.tell` has to follow; False if it was open already."""
     breakers = tables(connection.dialect.name).breakers
-    upsert(connection, breakers, [{"rse_id": rse_id, "bad_in_a_row": 0, "opened_at": None, "reason": None}])
+    upsert(connection, breakers, [{"rse_id": rse.id, "bad_in_a_row": 0, "opened_at": None, "reason": None}])
     opened = connection.execute(
         breakers.update()
-        .where(breakers.c.rse_id == rse_id, breakers.c.opened_at.is_(None))
+        .where(breakers.c.rse_id == rse.id, breakers.c.opened_at.is_(None))
         .values(opened_at=clock(connection), reason=reason)
     )
-    return reason if opened.rowcount else None
+    if not opened.rowcount:
+        return False
+    alarms.note(connection, Kind.BREAKER_OPEN, rse.label, {"reason": reason})
+    LOG.error("breaker-opened rse=%s %s; look at the storage, then `rucio-trace audit reset`", rse.label, reason)
+    return True

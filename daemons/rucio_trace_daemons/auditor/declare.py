@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rucio.common.types import InternalAccount, InternalScope
-from rucio.core.replica import declare_bad_file_replicas
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 from rucio_trace_policy.acting import tag
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Condemned", "condemned", "declare"]
 
-# How many products are looked at together, and how many replicas are declared in one transaction.
+# How many products are looked at together.
 CHUNK = 1_000
 
 
@@ -109,6 +108,9 @@ def declare(replicas: Sequence[Condemned], account: str) -> None:
     Raises:
         RucioException, SQLAlchemyError: none was declared.
     """
+    # Late, because importing it asks the database for its configuration.
+    from rucio.core.replica import declare_bad_file_replicas
+
     vo = InternalScope(replicas[0].scope, from_external=False).vo
     issuer = InternalAccount(account, vo=vo)
     with db_session(DatabaseOperationType.WRITE) as session:

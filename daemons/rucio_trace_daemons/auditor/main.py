@@ -38,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     setup_logging(process_name=EXECUTABLE)
     try:
-        run(Settings.load(arguments.config), once=arguments.run_once, **_overrides(arguments))
+        settings = Settings.load(arguments.config)
+        if arguments.metrics_port is not None:
+            settings = replace(settings, metrics=replace(settings.metrics, port=arguments.metrics_port))
+        run(settings, once=arguments.run_once, **_overrides(arguments))
     except TraceabilityError as error:
         LOG.critical("cannot-run %s", error)
         print(f"rucio-trace-auditor: {error}", file=sys.stderr)  # noqa: T201 - also where no log is configured
@@ -62,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--declare", action="store_true", default=None, help="declare bad replicas in Rucio, which replaces them"
     )
+    parser.add_argument("--metrics-port", type=int, metavar="N", help="serve metrics for Prometheus there")
     return parser
 
 
@@ -90,12 +94,14 @@ def run(settings: Settings, *, once: bool = False, **overrides: Any) -> None:
 
     from rucio_trace_daemons.auditor.options import Options
     from rucio_trace_daemons.auditor.service import Auditor
+    from rucio_trace_daemons.monitoring import served
 
     options = replace(Options.of(settings), **overrides)
     hooks.check(engine, schema)
     auditor = Auditor.open(settings, options, engine, GRACEFUL_STOP)
     try:
-        run_threads(daemon(auditor), once=once)
+        with served(settings.metrics, EXECUTABLE, engine, auditor.rses, auditor.keys):
+            run_threads(daemon(auditor), once=once)
     finally:
         auditor.close()
 

@@ -17,6 +17,7 @@ from rucio_trace_policy.database import clock, writing
 from rucio_trace_policy.tables import tables
 from sqlalchemy import Text, and_, case, cast, column, exists, func, literal, select
 
+from rucio_trace_daemons.auditor.campaigns import campaigns
 from rucio_trace_daemons.recorder.resolve import guid, rucio_table
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine, Row, Select
 
+    from rucio_trace_daemons.auditor.campaigns import Campaign
     from rucio_trace_daemons.rses import Rse
 
 __all__ = ["Round", "Rounds"]
@@ -53,12 +55,10 @@ class Rounds:
         self._engine = engine
         self._ours = tables(engine.dialect.name)
 
-    def running(self) -> list[Row[Any]]:
+    def running(self) -> list[Campaign]:
         """The campaigns that go on."""
-        audits = self._ours.audits
         with self._engine.connect() as connection:
-            query = select(audits).where(audits.c.stopped_at.is_(None)).order_by(audits.c.id)
-            return list(connection.execute(query))
+            return campaigns(connection)
 
     def under_way(self, rse_ids: Collection[str] | None) -> list[Round]:
         """The rounds on these RSEs (None: any) that have not ended."""
@@ -74,7 +74,7 @@ class Rounds:
         with self._engine.connect() as connection:
             return [Round(row[0], row[1], row[2], bool(row[3])) for row in connection.execute(query)]
 
-    def begin(self, audit: Row[Any], rse: Rse) -> bool:
+    def begin(self, audit: Campaign, rse: Rse) -> bool:
         """Begin the next round of a campaign on *rse* if it is due and there is something to read."""
         ours = self._ours
         with self._engine.connect() as connection:  # most looks end here, and lock nothing
@@ -88,20 +88,18 @@ class Rounds:
             if not _is_due(last, audit, now):
                 return False
             sweep_at: datetime = last.sweep_at if last is not None else now
-            count = self._take_on(connection, audit, rse, sweep_at)
+            count, size = self._take_on(connection, audit, rse, sweep_at)
             if not count:  # the sweep is complete
                 sweep_at = now
-                count = self._take_on(connection, audit, rse, sweep_at)
+                count, size = self._take_on(connection, audit, rse, sweep_at)
             if not count:
                 return False
-            work = ours.audit_work
-            size = connection.scalar(select(func.sum(work.c.bytes)).where(*_of(work, audit.id, rse.id)))
             counts = {"good": 0, "bad": 0, "unread": 0, "bytes_read": 0}
             number = last.round + 1 if last is not None else 1
             values = {"audit": audit.id, "rse_id": rse.id, "round": number, "sweep_at": sweep_at, "started_at": now}
-            connection.execute(ours.audit_rounds.insert().values(**values, replicas=count, bytes=size or 0, **counts))
+            connection.execute(ours.audit_rounds.insert().values(**values, replicas=count, bytes=size, **counts))
         LOG.info(
-            "round-begun audit=%d rse=%s round=%d replicas=%d bytes=%d", audit.id, rse.name, number, count, size or 0
+            "round-begun audit=%d rse=%s round=%d replicas=%d bytes=%d", audit.id, rse.label, number, count, size or 0
         )
         return True
 
@@ -138,8 +136,8 @@ class Rounds:
         query = select(rounds).where(*_of(rounds, audit, rse_id)).order_by(rounds.c.round.desc()).limit(1)
         return connection.execute(query).one_or_none()
 
-    def _take_on(self, connection: Connection, audit: Row[Any], rse: Rse, sweep_at: datetime) -> int:
-        """Write down what the next round reads; returns how many replicas."""
+    def _take_on(self, connection: Connection, audit: Campaign, rse: Rse, sweep_at: datetime) -> tuple[int, int]:
+        """Write down what the next round reads; returns how many replicas, and bytes."""
         work = self._ours.audit_work
         everything = self._auditable(rse).subquery()
         total = connection.scalar(select(func.count()).select_from(everything)) or 0
@@ -160,7 +158,10 @@ class Rounds:
         )
         if audit.bytes is not None:  # the first one always fits: nothing is too large to be read ever
             chosen = chosen.where(due.c.up_to - func.coalesce(due.c.bytes, 0) < audit.bytes)
-        return connection.execute(work.insert().from_select(["audit", "rse_id", *names], chosen)).rowcount
+        connection.execute(work.insert().from_select(["audit", "rse_id", *names], chosen))
+        taken = select(func.count(), func.coalesce(func.sum(work.c.bytes), 0)).where(*_of(work, audit.id, rse.id))
+        count, size = connection.execute(taken).one()
+        return int(count), int(size)
 
     def _auditable(self, rse: Rse) -> Select[Any]:
         """The replicas that Rucio has available on *rse*, whose product has an origin, and about which nothing is
@@ -188,7 +189,7 @@ def _of(table: Any, audit: int, rse_id: str) -> tuple[Any, Any]:
     return table.c.audit == audit, table.c.rse_id == rse_id
 
 
-def _is_due(last: Row[Any] | None, audit: Row[Any], now: datetime) -> bool:
+def _is_due(last: Row[Any] | None, audit: Campaign, now: datetime) -> bool:
     if last is None:
         return True
     return last.ended_at is not None and last.started_at + timedelta(seconds=audit.every_seconds) <= now

@@ -6,30 +6,32 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from rucio_trace.archive import ArchiveLimits
 from rucio_trace.configured import open_store
 from rucio_trace.watched import Trusted
+from rucio_trace_daemons.alarms import Alarms, check_certificate
 from rucio_trace_daemons.auditor.batches import Batches
 from rucio_trace_daemons.auditor.quiet import Quiet
 from rucio_trace_daemons.auditor.rounds import Rounds
-from rucio_trace_daemons.auditor.sharing import Share
+from rucio_trace_daemons.auditor.sharing import share_of
 from rucio_trace_daemons.auditor.step import Worker
 from rucio_trace_daemons.auditor.work import Work
 from rucio_trace_daemons.chosen import Chosen
 from rucio_trace_daemons.keys import Keys
 from rucio_trace_daemons.recorder.context import Clock
 from rucio_trace_daemons.recorder.finish import Names
-from rucio_trace_daemons.recorder.prove import Prover
-from rucio_trace_daemons.rses import Rses
+from rucio_trace_daemons.recorder.prove import Prover, read_here
+from rucio_trace_daemons.rses import ALONE, Rses, Share
+from rucio_trace_daemons.running import Every
 from rucio_trace_daemons.staging import Staging
 from rucio_trace_daemons.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from sqlalchemy import Engine
 
@@ -46,6 +48,10 @@ LOG = logging.getLogger(EXECUTABLE)
 
 # How often rounds are begun and ended, other auditors are counted, and bad replicas are declared.
 TURN_SECONDS = 60.0
+# Alarms whose window is over are told within this time.
+TELL_SECONDS = 60.0
+# How often the certificate is looked at.
+CERTIFICATE_SECONDS = 3_600.0
 # An RSE that gives no answer is left alone: for the first of these at first, twice as long each time, up to the last.
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3_600.0
 
@@ -66,11 +72,14 @@ class Auditor:
     trust: Callable[[], Trust | None]
     chosen: Callable[[], set[str] | None]
     stop: threading.Event
-    share: Share = field(default_factory=Share)
+    alarms: Alarms
+    share: Share = ALONE
+    turns: Every = field(default_factory=lambda: Every(TURN_SECONDS))
+    telling: Every = field(default_factory=lambda: Every(TELL_SECONDS))
+    certificate: Every = field(default_factory=lambda: Every(CERTIFICATE_SECONDS))
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _turn_at: float = 0.0
     _paused: dict[str, tuple[float, float]] = field(default_factory=dict)  # until when, and for how long
-    _told: dict[str, int] = field(default_factory=dict)
+    _told: dict[tuple[str, str], object] = field(default_factory=dict)
 
     @classmethod
     def open(cls, settings: Settings, options: Options, engine: Engine, stop: threading.Event) -> Self:
@@ -83,16 +92,19 @@ class Auditor:
         store = open_store(settings, migrate=True)
         chosen = Chosen("auditor.rses", options.rses)
         storage = Storage(staging, stop.wait)
-        return cls(
-            options, engine, store, keys, storage, staging, Rses(engine), Rounds(engine), names, trust, chosen, stop
-        )
+        alarms, rses, rounds = Alarms.of(engine, settings), Rses(engine), Rounds(engine)
+        return cls(options, engine, store, keys, storage, staging, rses, rounds, names, trust, chosen, stop, alarms)
 
     def follow(self) -> None:
-        """What is to be done now and then: follow the key on disk."""
+        """What is to be done now and then: follow the key on disk, tell alarms."""
         if self.keys.refresh():
             LOG.info("key-reloaded")
         if self.keys.fault:
             LOG.error("key-unfit %s", self.keys.fault)
+        if self.telling.is_time():
+            self.alarms.tell()
+        if self.certificate.is_time():
+            check_certificate(self.alarms, self.keys, self.options.site, datetime.now(UTC))
 
     def close(self) -> None:
         self.staging.close()
@@ -100,11 +112,9 @@ class Auditor:
 
     def take_turn(self) -> bool:
         """Whether the caller is the one who begins and ends rounds now."""
-        with self._lock:
-            if time.monotonic() < self._turn_at:
-                return False
-            self._turn_at = time.monotonic() + TURN_SECONDS
-        self.share = Share.of(self.engine, EXECUTABLE)
+        if not self.turns.is_time():
+            return False
+        self.share = share_of(self.engine, EXECUTABLE)
         return True
 
     def readable(self, rse: Rse, now: datetime) -> bool:
@@ -129,15 +139,15 @@ class Auditor:
         with self._lock:
             self._paused.pop(rse.id, None)
 
-    def news(self, rse: Rse, count: int) -> bool:
-        """Whether *count* is another number for *rse* than the last one."""
+    def news(self, what: str, rse: Rse, value: object) -> bool:
+        """Whether *value* is another one for *what* of *rse* than the last time."""
         with self._lock:
-            before, self._told[rse.id] = self._told.get(rse.id), count
-        return before != count
+            before, self._told[what, rse.id] = self._told.get((what, rse.id)), value
+        return before != value
 
     def worker(self, seam: Callable[[str], None] = lambda _name: None) -> Worker:
         """A worker for the calling thread."""
         clock = Clock()
-        prover = Prover(self.storage, clock, contents=False, limits=ArchiveLimits())
+        prover = Prover(self.storage, clock, contents=False, read=partial(read_here, self.storage, ArchiveLimits()))
         batches = Batches(self.engine, self.options, self.store, self.keys, self.names, self.trust, seam)
-        return Worker(self, Work(self.engine, self.options, seam), batches, prover, clock)
+        return Worker(self, Work(self.engine, self.options, self.alarms, seam), batches, prover, clock)

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from rucio.common.exception import DatabaseException
+from rucio_trace_policy.database import writing
 from sqlalchemy.exc import DBAPIError
 
-from rucio_trace.errors import StorageError, TraceabilityError
+from rucio_trace.errors import ConfigurationError, StorageError, TraceabilityError
+from rucio_trace_daemons.alarms import Kind
 from rucio_trace_daemons.auditor import breaker
-from rucio_trace_daemons.auditor.declare import CHUNK, condemned, declare
-from rucio_trace_daemons.auditor.examine import examine
+from rucio_trace_daemons.auditor.campaigns import AUDITED
+from rucio_trace_daemons.auditor.declare import condemned, declare
+from rucio_trace_daemons.auditor.examine import Bad, examine
 from rucio_trace_daemons.auditor.origins import look_up
 from rucio_trace_daemons.auditor.work import Unread
-from rucio_trace_daemons.chosen import matching
-from rucio_trace_daemons.methods import Method
+from rucio_trace_daemons.rses import matching
 from rucio_trace_daemons.storage_errors import LeaseLost, Refused, Stopping, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rucio_trace_daemons.auditor.batches import Batches
+    from rucio_trace_daemons.auditor.campaigns import Campaign
     from rucio_trace_daemons.auditor.declare import Condemned
     from rucio_trace_daemons.auditor.origins import Held
     from rucio_trace_daemons.auditor.rounds import Round
@@ -79,47 +83,70 @@ class Worker:
         """End the rounds that are over, begin those that are due, declare what is bad."""
         auditor, chosen = self._auditor, self._auditor.chosen()
         names = auditor.rses.get({round_.rse_id for round_ in rounds})
-        done = sum(auditor.rounds.end(r, names[r.rse_id].name) for r in rounds if r.rse_id in names)
+        done = sum(auditor.rounds.end(r, names[r.rse_id].label) for r in rounds if r.rse_id in names)
+        with auditor.engine.connect() as connection:
+            broken = breaker.open_breakers(connection)
         for audit in auditor.rounds.running():
-            wanted = matching(f"the RSE expression of audit {audit.id}", audit.rses)
-            for rse in auditor.rses.get(wanted if chosen is None else wanted & chosen).values():
-                if rse.method in (Method.READ, Method.STORAGE):
-                    done += auditor.rounds.begin(audit, rse)
+            for rse in self._rses_of(audit, chosen):
+                done += rse.id not in broken and auditor.rounds.begin(audit, rse)
         return done + self._declare(chosen)
+
+    def _rses_of(self, audit: Campaign, chosen: set[str] | None) -> list[Rse]:
+        """The RSEs of a campaign that are ours to read; none of one whose expression names no RSE any more."""
+        try:
+            wanted = matching(audit.rses, f"the RSE expression of campaign {audit.id}")
+        except ConfigurationError as error:
+            LOG.error("campaign-stands %s", str(error).splitlines()[0])
+            return []
+        found = self._auditor.rses.get(wanted if chosen is None else wanted & chosen).values()
+        return [rse for rse in found if rse.method in AUDITED]
 
     def _declare(self, chosen: set[str] | None) -> int:
         """Have Rucio replace what a trace condemns, where another good copy is left; returns how many were declared."""
-        by_rse: dict[str, list[Condemned]] = {}
+        found: dict[str, tuple[list[Condemned], list[Condemned]]] = defaultdict(lambda: ([], []))
         for replica in condemned(self._auditor.engine, chosen):
-            if replica.saved:
-                by_rse.setdefault(replica.rse_id, []).append(replica)
-            else:
-                LOG.error("last-copy did=%s rse=%s state=%s: not declared", replica.did, replica.rse_id, replica.state)
-        return sum(self._declare_on(rse, by_rse[rse.id]) for rse in self._auditor.rses.get(by_rse).values())
+            found[replica.rse_id][0 if replica.saved else 1].append(replica)
+        done = 0
+        for rse in self._auditor.rses.get(found).values():
+            saved, last = found[rse.id]
+            if self._auditor.news("last copies", rse, frozenset(last)) and last:
+                self._tell_last(rse, last)
+            if saved:
+                done += self._declare_on(rse, saved)
+        return done
+
+    def _tell_last(self, rse: Rse, last: Sequence[Condemned]) -> None:
+        """Their products have no good copy; to declare these would have Rucio give the files up."""
+        dids = [replica.did for replica in last]
+        LOG.error("last-copy rse=%s replicas=%d first=%s: not declared", rse.label, len(dids), dids[0])
+        self._auditor.alarms.report(Kind.LAST_COPY, rse.label, {"dids": dids}, len(dids))
 
     def _declare_on(self, rse: Rse, replicas: Sequence[Condemned]) -> int:
-        options, engine = self._auditor.options, self._auditor.engine
-        with engine.connect() as connection:
+        options, engine, alarms = self._auditor.options, self._auditor.engine, self._auditor.alarms
+        with writing(engine) as connection:
             closed = rse.id not in breaker.open_breakers(connection)
-        if closed and len(replicas) >= options.bad_in_a_row:
-            self._open_breaker(rse, f"{len(replicas)} bad replicas wait to be declared")
-            closed = False
+            if closed and len(replicas) >= options.bad_in_a_row:
+                breaker.open_breaker(connection, alarms, rse, f"{len(replicas)} bad replicas wait to be declared")
+                closed = False
+        alarms.tell()
         if not closed or not options.declare:
             why = "auditor.declare is off" if closed else "its breaker is open"
-            if self._auditor.news(rse, len(replicas)):
-                LOG.warning("would-declare rse=%s replicas=%d: %s", rse.name, len(replicas), why)
+            if self._auditor.news("would declare", rse, len(replicas)):
+                LOG.warning("would-declare rse=%s replicas=%d: %s", rse.label, len(replicas), why)
             return 0
-        declare(replicas[:CHUNK], options.account)
-        LOG.warning("declared rse=%s replicas=%d", rse.name, len(replicas[:CHUNK]))
-        return len(replicas[:CHUNK])
+        declare(replicas, options.account)
+        LOG.warning("declared rse=%s replicas=%d", rse.label, len(replicas))
+        return len(replicas)
 
     def _sign(self, round_: Round) -> int:
         """Sign what is ripe of *round_*, and bring what is signed where it belongs."""
         rse = self._auditor.rses.get([round_.rse_id]).get(round_.rse_id)
+        if rse is None:
+            return 0
         done = 0
-        while rse is not None and self._batches.close(round_, rse):
+        while self._batches.close(round_, rse):
             done += 1
-        while self._batches.deliver(round_):
+        while self._batches.deliver(round_, rse):
             done += 1
         return done
 
@@ -135,10 +162,10 @@ class Worker:
         for number in range(len(open_)):
             round_ = open_[(self._first + number) % len(open_)]
             rse = rses.get(round_.rse_id)
-            granted = self._auditor.share.grant(rse) if rse is not None else None
-            if granted is None or not self._auditor.readable(granted, self._clock()):
+            share = self._auditor.share
+            if rse is None or not share.reads(rse) or not self._auditor.readable(rse, self._clock()):
                 continue
-            if claimed := self._read_claim(self._work.claim(round_), granted):
+            if claimed := self._read_claim(self._work.claim(round_), share.bounds(rse)):
                 return claimed
         return 0
 
@@ -170,15 +197,19 @@ class Worker:
                 failed = failed + 1 if isinstance(outcome, Unread) and outcome.again else 0
                 if failed and self._is_outage(rse, failed):
                     wait = auditor.pause(rse)
-                    LOG.warning("paused rse=%s seconds=%.0f: %s", rse.name, wait.total_seconds(), outcome.reason)
+                    LOG.warning("paused rse=%s seconds=%.0f: %s", rse.label, wait.total_seconds(), outcome.reason)
                     self._work.release(claim, [t for t in self._held if t not in found], wait)
                     break
                 found[task] = outcome
-                if time.monotonic() - since > GATHER_SECONDS:
-                    self._write(claim, rse, found)
-                    found, since = {}, time.monotonic()
+                # A bad one is written at once: the breaker may open before the next is read.
+                if isinstance(outcome, Bad) or time.monotonic() - since > GATHER_SECONDS:
+                    written, found, since = found, {}, time.monotonic()
+                    if self._write(claim, rse, written):
+                        self._work.release(claim, self._held)
+                        break
         finally:
-            self._write(claim, rse, found)
+            if found:
+                self._write(claim, rse, found)
         if not failed:
             auditor.answered(rse)
 
@@ -200,16 +231,18 @@ class Worker:
             return True
         return False
 
-    def _write(self, claim: Claim, rse: Rse, outcomes: Mapping[Task, Outcome]) -> None:
-        found = self._work.write(claim, outcomes)
+    def _write(self, claim: Claim, rse: Rse, outcomes: Mapping[Task, Outcome]) -> bool:
+        """Write what was found; returns whether the RSE's breaker opened."""
+        found = self._work.write(claim, rse, outcomes)
         self._held = [task for task in self._held if task not in outcomes]
         if found.counts:
             told = " ".join(f"{word}={count}" for word, count in sorted(found.counts.items()))
-            LOG.info("read audit=%d rse=%s %s", claim.round.audit, rse.name, told)
-        for did in found.bad:
-            LOG.warning("doubted did=%s rse=%s: the recorder looks for itself", did, rse.name)
+            LOG.info("read audit=%d rse=%s %s", claim.round.audit, rse.label, told)
+        for name in found.bad:
+            LOG.warning("doubted name=%s rse=%s: the recorder looks for itself", name, rse.label)
         if found.opened:
-            LOG.error("breaker-opened rse=%s %s; `rucio-trace audit reset %s`", rse.name, found.opened, rse.name)
+            self._auditor.alarms.tell()
+        return found.opened
 
     def watch(self, _count: int) -> None:
         """Called while bytes are read: keeps the lease alive, and gives up when it is lost or the process stops."""

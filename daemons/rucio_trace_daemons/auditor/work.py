@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Engine
 
+    from rucio_trace_daemons.alarms import Alarms
     from rucio_trace_daemons.auditor.options import Options
     from rucio_trace_daemons.auditor.rounds import Round
+    from rucio_trace_daemons.rses import Rse
 
 __all__ = ["Claim", "Found", "Outcome", "Task", "Unread", "Work"]
 
@@ -73,18 +75,18 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What became of tasks that were written: how many of which outcome, and why the RSE's breaker opened, if so."""
+    """What became of tasks that were written: how many of which outcome, and whether the RSE's breaker opened."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    bad: Sequence[str] = ()  # DIDs, for the alarm
-    opened: str | None = None
+    bad: Sequence[str] = ()  # names
+    opened: bool = False
 
 
 class Work:
     """One worker's access to what rounds have to read. `seam` is called between steps, by name."""
 
-    def __init__(self, engine: Engine, options: Options, seam: Callable[[str], None]) -> None:
-        self._engine, self._options, self._seam = engine, options, seam
+    def __init__(self, engine: Engine, options: Options, alarms: Alarms, seam: Callable[[str], None]) -> None:
+        self._engine, self._options, self._alarms, self._seam = engine, options, alarms, seam
         self._ours = tables(engine.dialect.name)
         self._table = self._ours.audit_work
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}:{uuid.uuid4().hex[:8]}"
@@ -122,7 +124,7 @@ class Work:
             values = {"claimed_by": None, "claimed_until": None, "not_before": clock(connection) + wait}
             connection.execute(update(self._table).where(mine).values(**values))
 
-    def write(self, claim: Claim, found: Mapping[Task, Outcome]) -> Found:
+    def write(self, claim: Claim, rse: Rse, found: Mapping[Task, Outcome]) -> Found:
         """Write what was found, in one transaction; what another worker holds by now is left to that one.
 
         A bad replica leaves its doubt in the outbox: the recorder looks for itself and signs what it finds.
@@ -135,7 +137,7 @@ class Work:
             held = {tuple(row) for row in connection.execute(query)}
             kept = {task: outcome for task, outcome in found.items() if (task.scope, task.name) in held}
             self._update(connection, claim.round, kept)
-            result = self._judge(connection, claim.round, kept)
+            result = self._judge(connection, claim.round, rse, kept)
             self._seam("writing")
         self._seam("written")
         return result
@@ -156,24 +158,26 @@ class Work:
         )
         connection.execute(statement, values)
 
-    def _judge(self, connection: Connection, round_: Round, found: Mapping[Task, Outcome]) -> Found:
+    def _judge(self, connection: Connection, round_: Round, rse: Rse, found: Mapping[Task, Outcome]) -> Found:
         """Leave the doubts, and let the breaker count: in the order in which the replicas were read."""
         counts = Counter(_word(task, outcome) for task, outcome in found.items())
-        opened, good, bad = None, False, []
+        bad: list[str] = []
+        reason, good = None, False
         for task, outcome in found.items():
             if isinstance(outcome, Good):
                 good = True
             elif isinstance(outcome, Bad):
                 if good:
-                    breaker.count_good(connection, [round_.rse_id])
+                    breaker.count_good(connection, [rse.id])
                     good = False
-                bad.append(f"{task.scope}:{task.name}")
+                bad.append(task.name)
                 self._doubt(connection, round_, task)
-                opened = breaker.count_bad(connection, round_.rse_id, self._options) or opened
+                reason = breaker.count_bad(connection, rse.id, self._options) or reason
         if good:
-            breaker.count_good(connection, [round_.rse_id])
-        if bad and opened is None and (reason := self._share(connection, round_)):
-            opened = breaker.open_breaker(connection, round_.rse_id, reason)
+            breaker.count_good(connection, [rse.id])
+        if bad and reason is None:
+            reason = self._share(connection, round_)
+        opened = reason is not None and breaker.open_breaker(connection, self._alarms, rse, reason)
         return Found(counts, bad, opened)
 
     def _doubt(self, connection: Connection, round_: Round, task: Task) -> None:
