@@ -97,6 +97,7 @@ def _cached(file: Path) -> int:
     return int(told.stdout)
 
 
+@pytest.mark.skipif(not os.access("/sys/kernel/notes", os.R_OK), reason="no such file here, of a size that is true")
 def test_a_file_system_that_cannot_be_read_past_the_cache_is_read_and_it_is_said(ask: Callable[..., Asked]) -> None:
     words = ask("--localroot", "/sys/kernel", "/notes").line.split()
     assert words[0] == blake3.blake3(Path("/sys/kernel/notes").read_bytes()).hexdigest()
