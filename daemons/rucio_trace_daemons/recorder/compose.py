@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from rucio.common.types import InternalAccount
 
-from rucio_trace.dataset import ALGORITHM
 from rucio_trace.errors import Undecided
 from rucio_trace.products import attributes_of
 from rucio_trace.trace import Cause, Event, Found, Service, Statement, base_name, format_time, new_salt
@@ -144,7 +143,7 @@ class Composer:
             **key.fields(),
             **more,
             hash=of.hash,
-            hash_algorithm=ALGORITHM,
+            hash_algorithm=of.hash_algorithm,
             size=of.size,
             members=of.members,
             name=base_name(key.name),
