@@ -359,7 +359,8 @@ def test_hooks_of_version_1_are_brought_up_to_date_with_all_they_hold(rucio: Emb
     with rucio.engine.connect() as connection:
         before = connection.execute(select(ours.outbox)).all()
     assert before
-    with pytest.raises(hooks.HooksUnfit, match=rf"of version 1, this program needs {VERSION}.*{ours.origins.name}: missing"):
+    told = rf"of version 1, this program needs {VERSION}.*{ours.origins.name}: missing"
+    with pytest.raises(hooks.HooksUnfit, match=told):
         hooks.check(rucio.engine)
     assert ours.origins.fullname in {fault.part for fault in hooks.status(rucio.engine).faults}
     assert hooks.install(rucio.engine)
