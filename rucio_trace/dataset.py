@@ -11,7 +11,7 @@ Pure; lists of any length pass through in bounded memory.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import blake3
 
@@ -54,6 +54,7 @@ def line(did: str, origin: Statement) -> str:
 class Listing:
     """What is signed of a list, gathered file by file, in the order of scopes and names by their UTF-8 bytes."""
 
+    hash_algorithm: ClassVar = ALGORITHM
     members: int = 0
     size: int = 0
     _last: tuple[bytes, bytes] = (b"", b"")

@@ -302,7 +302,7 @@ def test_hooks_work_when_rucio_has_a_schema_of_its_own(rucio_postgresql: Embedde
 
 
 def test_of_all_changes_of_dids_only_those_of_a_datasets_content_leave_rows(rucio: EmbeddedRucio) -> None:
-    from rucio.core.did import add_did, attach_dids, detach_dids, set_metadata, set_status
+    from rucio.core.did import add_did, attach_dids, detach_dids, set_status
     from rucio.db.sqla.constants import DIDType
 
     hooks.install(rucio.engine)
@@ -314,7 +314,6 @@ def test_of_all_changes_of_dids_only_those_of_a_datasets_content_leave_rows(ruci
         for name, kind in (("dataset", DIDType.DATASET), ("container", DIDType.CONTAINER)):
             add_did(scope, name, kind, rucio.root, session=session)
         attach_dids(scope, "dataset", file, rucio.root, session=session)
-        set_metadata(scope, "dataset", "events", 7, session=session)
         set_status(scope, "container", session=session, open=False)
         set_status(scope, "dataset", session=session, open=False)
         detach_dids(scope, "dataset", file, session=session)

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 
 import blake3
 import pytest
+from click.testing import CliRunner
 from datasets_kit import DatasetKit
 from rucio_trace_daemons.recorder import counting, mending
 from rucio_trace_daemons.recorder.mending import Choice
 from rucio_trace_policy.database import GUARDED_JSON, PLUGIN
 from test_recorder_seams import killed_at
+
+from rucio_trace.cli import cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +96,21 @@ def test_a_dataset_closed_opened_and_closed_again(kit: DatasetKit, here: Rse) ->
     kit.run()
     assert kit.shown() == ("GENUINE", "4/4")
     assert kit.product("dataset").trace_id == again.event_id
+    dids = "\n".join(f"test:{name}" for name in ("b", "a", "a-b", "B"))
+    printed = told(kit, "dataset", input=dids)
+    assert blake3.blake3(printed.encode()).hexdigest() == again.hash
+    assert told(kit, "dataset", input="test:a\ntest:unknown", code=3) == printed.splitlines(keepends=True)[1]
+    shown = told(kit, "history", "test:dataset")
+    assert "GENUINE, a dataset of 4 files" in shown
+    assert "reopened" in shown
+    assert told(kit, "search", "--status", "GENUINE", "--json").count('"members":4') == 1
+
+
+def told(kit: DatasetKit, *arguments: str, code: int = 0, **options: str) -> str:
+    """What `rucio-trace` prints."""
+    result = CliRunner().invoke(cli, ["--config", str(kit.file), *arguments], **options)
+    assert result.exit_code == code, result.output
+    return result.stdout
 
 
 def test_a_closed_dataset_waits_for_files_without_a_trace(kit: DatasetKit, here: Rse) -> None:

@@ -417,14 +417,14 @@ def test_a_long_read_keeps_its_lease(kit: Kit, here: Rse) -> None:
     recorder = kit.recorder(lease=timedelta(seconds=3))
     leases: list[Any] = []
     worker = recorder.worker(lambda name: leases.append(kit.outbox[0].claimed_until) if name == "looked-up" else None)
-    original = worker.watch
+    original = worker.held.watch
 
-    def watch(count: int) -> None:
+    def watch() -> None:
         worker.held._renewed -= 2.0  # as if two seconds had passed
-        original(count)
+        original()
         leases.append(kit.outbox[0].claimed_until)
 
-    worker.watch = watch  # type: ignore[method-assign]
+    worker.held.watch = watch  # type: ignore[method-assign]
     worker.step()
     assert leases == sorted(leases)
     assert leases[-1] > leases[0]

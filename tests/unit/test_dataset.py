@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import blake3
 import pytest
+from authority import NOW as SIGNED_AT
+from authority import Authority, file, made
 from hypothesis import given
 from hypothesis import strategies as st
 from rucio_trace_daemons.recorder.decide import (
@@ -24,9 +27,11 @@ from samples import product, statement, stored, unsigned
 
 from rucio_trace.dataset import MAX_CONTENTS, Counted, Listing, aggregate, line
 from rucio_trace.errors import Malformed
-from rucio_trace.statement import Event, Statement
+from rucio_trace.identity import Trust
+from rucio_trace.statement import Content, Event, Statement
 from rucio_trace.status import Status, product_status
 from rucio_trace.trace import parse, serialise
+from rucio_trace.verify import Evidence, Verdict, judge
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 STATUSES = ("GENUINE", "DEGRADED", "PENDING", "OBSOLETE", "TAMPERED", "REVOKED", "DISPUTED", None)
@@ -112,6 +117,19 @@ def test_a_list_signed_for_a_file_makes_no_dataset_of_it() -> None:
     own = stored(unsigned(Event.CREATE, rse="RSE-A"), 1)
     false = stored(unsigned(Event.CREATE, rse=None, method=None, observed=None, members=2, bytes_of="other"), 2)
     assert product_status([own, false], str).status is Status.DISPUTED
+
+
+def test_a_datasets_traces_speak_of_no_file_or_folder_in_hand() -> None:
+    root = Authority.root()
+    trust, signer = Trust.from_anchors([root.pem]), root.issue().signer
+    own = {"rse": None, "method": None, "observed": None, "members": 1}
+    content = Content(path=f"s2:{file().base_name}", hash=file().hashes["BLAKE3"])
+    trace = made(signer, Event.CREATE, **own, contents=(content,), hash="ab" * 32)
+    evidence = [Evidence(trace)]
+    named_alike = file("cd" * 32, name=trace.statement.name)
+    for candidate in (file(), named_alike, replace(named_alike, did=trace.statement.did)):
+        assert judge(candidate, evidence, trust, SIGNED_AT).verdict is Verdict.UNKNOWN
+    assert judge(file(), [*evidence, Evidence(made(signer))], trust, SIGNED_AT).verdict is Verdict.GENUINE
 
 
 # Decisions -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from rucio.common.types import InternalAccount
 
 from rucio_trace.accounts import pseudonym
-from rucio_trace.dataset import ALGORITHM
 from rucio_trace.errors import Undecided
 from rucio_trace.products import attributes_of
 from rucio_trace.trace import Cause, Event, Found, Service, Statement, base_name, format_time, new_salt
@@ -143,7 +142,7 @@ class Composer:
             **key.fields(),
             **more,
             hash=of.hash,
-            hash_algorithm=ALGORITHM,
+            hash_algorithm=of.hash_algorithm,
             size=of.size,
             members=of.members,
             name=base_name(key.name),

@@ -32,8 +32,7 @@ from rucio_trace_daemons.recorder.rows import Settled, Signed, Waiting
 from rucio_trace_daemons.storage_errors import LeaseLost, Stopping
 
 if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from rucio_trace.envelope import Trace
@@ -82,8 +81,8 @@ class Datasets:
         """Bring the status of datasets up to date; returns how many."""
         return self.counting.step()
 
-    def run(self, claim: Claim, outcomes: Counter[str]) -> None:
-        """Handle the rows of *claim*, one dataset after the other; add to *outcomes* how they ended."""
+    def run(self, claim: Claim) -> Iterator[tuple[Sequence[Row], str]]:
+        """Handle the rows of *claim*, a dataset after the other; tells which are done with, and how they ended."""
         rows = sorted(claim.rows, key=lambda row: (row.scope, row.name, str(row.generation), row.id))
         for (scope, name, generation), group in groupby(rows, lambda row: (row.scope, row.name, row.generation)):
             dataset = _Dataset(self, (scope, name, generation))
@@ -91,7 +90,7 @@ class Datasets:
             for number, row in enumerate(of_one):
                 self.context.watch(0)
                 word = dataset.handle(row, of_one[number + 1 :])
-                outcomes[word] += 1
+                yield (of_one[number:] if word == "waiting" else [row]), word
                 if word == "waiting":
                     break
 

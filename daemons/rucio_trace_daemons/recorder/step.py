@@ -76,17 +76,22 @@ class Worker:
         context = self._context
         context.keys.signer_at(context.clock(), context.clock())
         claim = self._outbox.claim(context.options.bulk, self._rse_ids())
+        context.clock.set(claim.now)
         done = self._hold(claim, self._run) if claim.rows else 0
         return done + self._step_datasets()
 
     def _step_datasets(self) -> int:
         claim = self._datasets.claim()
-        done = self._hold(claim, self._datasets.run) if claim.rows else 0
+        done = self._hold(claim, self._run_datasets) if claim.rows else 0
         return done + self._datasets.count()
+
+    def _run_datasets(self, claim: Claim, outcomes: Counter[str]) -> None:
+        for done, word in self._datasets.run(claim):
+            outcomes[word] += 1
+            self.held.let_go(done)
 
     def _hold(self, claim: Claim, run: Callable[[Claim, Counter[str]], None]) -> int:
         """Do *run* under the lease of *claim*; returns how many rows it has."""
-        self._context.clock.set(claim.now)
         self.held.hold(claim.rows)
         outcomes: Counter[str] = Counter()
         try:
