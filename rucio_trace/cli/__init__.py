@@ -44,6 +44,7 @@ COMMANDS = {
     "verify": "Tell genuine files from tampered ones.",
     "check": "Check products against the manifests in them.",
     "history": "Show the life of a product.",
+    "proof": "Show and check proofs of replicas verified in batches.",
     "search": "Find traces in the store.",
     "lineage": "Show what a product was made from, or what was made from it.",
     "import": "Take in traces that come with products from elsewhere.",

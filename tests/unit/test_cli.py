@@ -23,7 +23,7 @@ from rucio_trace.cli.terminal import printable
 
 PROGRAM = Path(sys.executable).with_name("rucio-trace")
 ABC = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
-OWN = ["hash", "sign", "verify", "check", "history", "search", "store", "key", "lineage", "import", "export"]
+OWN = ["hash", "sign", "verify", "check", "history", "search", "store", "key", "lineage", "import", "export", "proof"]
 
 
 def program(*arguments: str | bytes, **options: object) -> subprocess.CompletedProcess[bytes]:
