@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from samples import authority, digest, product, signer, statement, trace
+from samples import authority, batch, digest, line, product, signer, statement, trace
 from unit.authority import signed_raw
 
+from rucio_trace.batch import write_lines
 from rucio_trace.identity import Trust
 from rucio_trace.statement import Content, Event
 
 if TYPE_CHECKING:
-    from rucio_trace.envelope import Trace
+    from collections.abc import Sequence
 
-__all__ = ["creations", "digest", "product", "signed_raw", "signer", "statement", "trust"]
+    from rucio_trace.envelope import Trace
+    from rucio_trace.statement import ProductKey
+
+__all__ = ["batch_of", "creations", "digest", "product", "signed_raw", "signer", "statement", "trust"]
 
 
 def creations(first: int, count: int, contents: int = 15) -> list[Trace]:
@@ -31,6 +35,12 @@ def creations(first: int, count: int, contents: int = 15) -> list[Trace]:
         )
         for number in range(first, first + count)
     ]
+
+
+def batch_of(keys: Sequence[ProductKey]) -> tuple[Trace, bytes]:
+    """The VERIFY of a replica of each of *keys*, and its list."""
+    lines = [line(key) for key in keys]
+    return batch(lines), write_lines(lines)
 
 
 def trust() -> Trust:

@@ -26,6 +26,7 @@ __all__ = [
     "climb",
     "hash_leaf",
     "path_of",
+    "paths_of",
     "prove_inclusion",
     "root",
     "root_of",
@@ -99,31 +100,41 @@ def hash_leaf(leaf: bytes) -> bytes:
 
 def root_of(hashes: Sequence[bytes]) -> bytes:
     """The root over the *hashes* of leaves, or over the roots of aligned runs of leaves."""
-    level = list(hashes)
-    if not level:
-        return hashlib.sha256().digest()
-    while len(level) > 1:
-        level = _above(level)
-    return level[0]
+    return _levels(hashes)[-1][0] if hashes else hashlib.sha256().digest()
 
 
 def path_of(hashes: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     """As `prove_inclusion`, from the hashes of leaves or of aligned runs of leaves."""
     if not 0 <= index < len(hashes):
         raise ValueError(f"there is no entry {index} in a list of {len(hashes)}")
+    return _path(_levels(hashes), index)
+
+
+def paths_of(hashes: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+    """`path_of` each of them, for little more than the cost of one."""
+    levels = _levels(hashes)
+    return [_path(levels, index) for index in range(len(hashes))]
+
+
+def _levels(hashes: Sequence[bytes]) -> list[list[bytes]]:
+    """From the *hashes* up to the root. Pairs are joined, the last of an odd number moves up as it is.
+
+    This gives the splits of RFC 6962.
+    """
+    levels = [list(hashes)]
+    while len(level := levels[-1]) > 1:
+        joined = [_node(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
+        levels.append(joined + level[len(joined) * 2 :])
+    return levels
+
+
+def _path(levels: Sequence[Sequence[bytes]], index: int) -> tuple[bytes, ...]:
     path: list[bytes] = []
-    level = list(hashes)
-    while len(level) > 1:
+    for level in levels[:-1]:
         if (sibling := index ^ 1) < len(level):
             path.append(level[sibling])
-        level, index = _above(level), index // 2
+        index //= 2
     return tuple(path)
-
-
-def _above(level: list[bytes]) -> list[bytes]:
-    """The next level: pairs joined, the last of an odd number as it is. This gives the splits of RFC 6962."""
-    joined = [_node(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
-    return joined + level[len(joined) * 2 :]
 
 
 def _node(left: bytes, right: bytes) -> bytes:

@@ -35,6 +35,7 @@ __all__ = [
     "check_evidence",
     "check_trace",
     "judge",
+    "verdict_on_refusal",
     "worst",
 ]
 
@@ -273,6 +274,11 @@ _LEFT: tuple[tuple[type[Fault], Verdict], ...] = (
     (Untrusted, Verdict.UNTRUSTED),
     (Altered, Verdict.TAMPERED),
 )
+
+
+def verdict_on_refusal(refused: Refused) -> Verdict:
+    """What a single trace that does not count makes of all that rests on it alone."""
+    return dict(_LEFT)[refused.family]
 
 
 def _family(refused: Refused) -> type[Fault]:

@@ -44,6 +44,7 @@ COMMANDS = {
     "verify": "Tell genuine files from tampered ones.",
     "check": "Check products against the manifests in them.",
     "history": "Show the life of a product.",
+    "proof": "Show and check proofs of replicas verified in batches.",
     "who": "Tell who caused each copy and each deletion of a product.",
     "obsolete": "Say that a product should not be used any more, or take that back.",
     "revoke": "Withdraw a trace, or take a withdrawal back.",

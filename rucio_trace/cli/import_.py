@@ -128,7 +128,7 @@ def import_(
 
 def _registering(store: Store, trust: Trust, scope: str | None, stale: bool) -> _Register:
     def register(traces: list[Trace]) -> list[Registration]:
-        scopes = {trace.id: scope for trace in traces if trace.statement.product is None} if scope else None
+        scopes = {trace.id: scope for trace in traces if trace.statement.outside} if scope else None
         return store.register(traces, trust=trust, allow_stale_crl=stale, scopes=scopes)
 
     return register

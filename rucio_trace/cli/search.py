@@ -65,7 +65,7 @@ def search(ctx: click.Context, /, prefix: str | None, as_json: bool, limit: int,
             json_line(as_object(stored))
     elif found:
         rows = [
-            (short_time(s), s.event, s.did or s.name, s.rse, x.id, note_on(x.trace))
+            (short_time(s.time), s.event, s.did or s.name, s.rse, x.id, note_on(x.trace))
             for x in found
             for s in [x.trace.statement]
         ]

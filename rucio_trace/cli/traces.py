@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rucio_trace.joining import linked
@@ -10,9 +11,9 @@ from rucio_trace.trace import Event, Statement, format_time
 
 if TYPE_CHECKING:
     from rucio_trace.envelope import Trace
-    from rucio_trace.store import Stored
+    from rucio_trace.store import BatchLine, Stored
 
-__all__ = ["STYLES", "as_object", "note_on", "remarks", "short_time"]
+__all__ = ["STYLES", "as_object", "line_as_object", "note_on", "place_of", "remarks", "short_time"]
 
 STYLES = {
     "CREATE": "green",
@@ -40,14 +41,27 @@ def as_object(stored: Stored) -> dict[str, Any]:
     return found | {"not_signed": stored.trace.not_signed} if stored.trace.not_signed else found
 
 
+def line_as_object(line: BatchLine) -> dict[str, Any]:
+    """A line of a batch for `--json`: its batch as `as_object` gives it, the line, and whether the batch stands."""
+    return as_object(line.batch) | {"line": asdict(line.line), "index": line.index, "stands": line.stands}
+
+
+def place_of(line: BatchLine) -> str:
+    """Where a line stands, counted from 1."""
+    batch = line.batch.trace.statement.batch
+    assert batch is not None
+    place = f"line {line.index + 1:,} of {batch.count:,} in {line.batch.id}"
+    return place if line.stands else f"{place}, withdrawn"
+
+
 def note_on(trace: Trace) -> str:
     """What nobody signed of a trace that was taken in from elsewhere."""
     return f"not signed: {', '.join(trace.not_signed)}" if trace.not_signed else ""
 
 
-def short_time(statement: Statement) -> str:
-    """The time to the second: RFC 3339, UTC."""
-    return f"{statement.time[:19]}Z" if statement.time else ""
+def short_time(time: str | None) -> str:
+    """A statement's time to the second: RFC 3339, UTC."""
+    return f"{time[:19]}Z" if time else ""
 
 
 def remarks(statement: Statement) -> str:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from rucio_trace.trace import ProductKey
 
-__all__ = ["NoTraces", "Outcome", "Unreadable", "show_json", "show_text"]
+__all__ = ["COLOURS", "NoTraces", "Outcome", "Unreadable", "show_json", "show_text"]
 
-_COLOURS = {
+COLOURS = {
     Verdict.GENUINE: "green",
     Verdict.OBSOLETE: "yellow",
     Verdict.UNKNOWN: "yellow",
@@ -75,7 +75,7 @@ def _product(key: ProductKey) -> dict[str, Any]:
 
 
 def show_text(outcome: Outcome) -> None:
-    verdict = click.style(outcome.verdict, fg=_COLOURS.get(outcome.verdict, "red"), bold=True)
+    verdict = click.style(outcome.verdict, fg=COLOURS.get(outcome.verdict, "red"), bold=True)
     click.echo(f"{printable(str(outcome.file))}: {verdict}")
     for line in _reasons(outcome):
         click.echo(f"  {printable(line, limit=None)}")

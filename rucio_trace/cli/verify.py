@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from rucio_trace.envelope import Trace
     from rucio_trace.store import Store
 
-__all__ = ["FileJudge", "outcome_of", "trust_settings", "verify"]
+__all__ = ["FileJudge", "load_trusted", "outcome_of", "trust_options", "trust_settings", "verify"]
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _STORE_ALGORITHMS = ("BLAKE3",)  # what recorders sign; the traces found tell of others
@@ -149,20 +149,32 @@ class FileJudge:
         return replace(candidate, size=found.size, hashes={**candidate.hashes, **found.hashes})
 
 
+def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say whom to believe, instead of the settings: see `load_trusted`."""
+    for option in reversed(_TRUST_OPTIONS):
+        command = option(command)
+    return command
+
+
+_TRUST_OPTIONS = (
+    click.option(
+        "--anchors",
+        type=click.Path(exists=True, path_type=Path),
+        multiple=True,
+        metavar="PEM|DIR",
+        help="Believe any signer below these certificates.",
+    ),
+    click.option("--federation", type=_FILE, metavar="FILE", help="Believe its members, each within its rights."),
+    click.option("--crl", "crls", type=_FILE, multiple=True, metavar="PEM", help="Revocation lists, with --anchors."),
+    click.option("--allow-stale-crl", is_flag=True, help="Use revocation lists past their date."),
+)
+
+
 @click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--trace", "traces", type=_FILE, multiple=True, metavar="FILE", help="Judge by these traces alone.")
 @click.option("--did", metavar="SCOPE:NAME", help="Hold the file against this product, whatever its own name.")
-@click.option(
-    "--anchors",
-    type=click.Path(exists=True, path_type=Path),
-    multiple=True,
-    metavar="PEM|DIR",
-    help="Believe any signer below these certificates.",
-)
-@click.option("--federation", type=_FILE, metavar="FILE", help="Believe its members, each within its rights.")
-@click.option("--crl", "crls", type=_FILE, multiple=True, metavar="PEM", help="Revocation lists, with --anchors.")
-@click.option("--allow-stale-crl", is_flag=True, help="Use revocation lists past their date.")
+@trust_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line per file.")
 @click.pass_context
 def verify(ctx: click.Context, /, files: tuple[Path, ...], as_json: bool, **options: Any) -> None:
@@ -197,11 +209,7 @@ def _judge(
     traces: tuple[Path, ...] = options["traces"]
     if not traces and not settings.store.url:
         return NoTraces("traces", "give --trace FILE, or set url under [store] in the settings", "none")
-    trust = load_trust(trust_settings(settings.trust, options))
-    if trust is None:
-        say("nobody is trusted: give --anchors or --federation, or set them under [trust] in the settings")
-        trust = Trust(())
-    stale = options["allow_stale_crl"] or settings.trust.allow_stale_crl
+    trust, stale = load_trusted(ctx, options)
     checked = store = None
     try:
         if traces:
@@ -216,6 +224,16 @@ def _judge(
     return FileJudge(
         trust, now, options["did"], stale, progress, ArchiveLimits(**asdict(settings.limits)), checked, store
     )
+
+
+def load_trusted(ctx: click.Context, options: dict[str, Any]) -> tuple[Trust, bool]:
+    """Whom to believe by `trust_options`, and whether stale revocation lists will do."""
+    settings = settings_of(ctx)
+    trust = load_trust(trust_settings(settings.trust, options))
+    if trust is None:
+        say("nobody is trusted: give --anchors or --federation, or set them under [trust] in the settings")
+        trust = Trust(())
+    return trust, options["allow_stale_crl"] or settings.trust.allow_stale_crl
 
 
 def _traces_in(file: Path) -> list[Trace]:

@@ -57,7 +57,7 @@ class _Writer:
             self._relate("wasInfluencedBy", influencee=bytes_, influencer=activity)
         if s.revokes is not None:
             self._relate("wasInformedBy", informed=activity, informant=f"rt:event-{s.revokes}")
-        if s.rse is not None:
+        if s.rse is not None and s.batch is None:
             self._look_at_replica(trace, bytes_, activity)
 
     def _look_at_replica(self, trace: Trace, bytes_: str, activity: str) -> None:

@@ -12,12 +12,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import LargeBinary, bindparam, delete, func, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from rucio_trace.batch import LineProof, check_list, product_of, read_line
 from rucio_trace.errors import Malformed, Refuted
 from rucio_trace.history import standing
-from rucio_trace.merkle import HASH_BYTES, climb, hash_leaf, path_of, root_of
+from rucio_trace.merkle import HASH_BYTES, climb, hash_leaf, path_of, paths_of, root_of
 from rucio_trace.status import speaker
 from rucio_trace.store.bulk import insert_rows
 from rucio_trace.store.errors import CorruptRow
@@ -29,7 +30,7 @@ from rucio_trace.trace import Event
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import ColumnElement, Connection, Row
 
     from rucio_trace.store.read import Reader
     from rucio_trace.store.records import Stored
@@ -67,15 +68,11 @@ def to_list(statement: Statement, data: bytes) -> SignedList:
     """
     found = check_list(statement, data)
     runs = list(batches(data.split(b"\n")[:-1], LINES_A_PIECE))
-    roots = [_root(run) for run in runs]
+    paths = paths_of([_root(run) for run in runs])
     return SignedList(
         [
-            {
-                "number": number,
-                "entries": b"".join(line + b"\n" for line in run),
-                "path": b"".join(path_of(roots, number)),
-            }
-            for number, run in enumerate(runs)
+            {"number": number, "entries": b"".join(line + b"\n" for line in run), "path": b"".join(path)}
+            for number, (run, path) in enumerate(zip(runs, paths, strict=True))
         ],
         hashlib.sha256(json.dumps([statement.rse, statement.site]).encode()).digest()[:_SERIES_BYTES],
         [_print(product_of(statement, line)) for line in found],
@@ -91,12 +88,19 @@ def _print(key: ProductKey) -> bytes:
     return hashlib.sha256("\0".join((key.rucio, key.vo, key.did, key.generation)).encode()).digest()
 
 
+def _of(connection: Connection, products: Collection[bytes]) -> ColumnElement[bool]:
+    """Lines of these *products*; one array on PostgreSQL, where each value of a list costs more than its row."""
+    if connection.dialect.name != "postgresql":
+        return lines.c.product.in_(products)
+    return lines.c.product == func.any(bindparam(None, list(products), type_=ARRAY(LargeBinary), unique=True))
+
+
 def insert_lists(connection: Connection, new: Mapping[int, SignedList]) -> None:
     """Add lists, by the positions of their traces, in the order of positions; their lines replace older ones."""
     for position, given in sorted(new.items()):
         insert_rows(connection, list_pieces, [{"position": position, **piece} for piece in given.pieces])
         for some in batches(given.products, KEYS_A_QUERY):
-            connection.execute(delete(lines).where(lines.c.product.in_(some), lines.c.series == given.series))
+            connection.execute(delete(lines).where(_of(connection, some), lines.c.series == given.series))
         rows = [
             {"product": product, "series": given.series, "position": position, "line": number}
             for number, product in enumerate(given.products)
@@ -129,7 +133,7 @@ def proven(connection: Connection, reader: Reader, keys: Collection[ProductKey])
     rows = [
         row
         for some in batches(by_print, KEYS_A_QUERY)
-        for row in connection.execute(select(lines).where(lines.c.product.in_(some)).order_by(lines.c.position))
+        for row in connection.execute(select(lines).where(_of(connection, some)).order_by(lines.c.position))
     ]
     if not rows:
         return {}

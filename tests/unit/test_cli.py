@@ -40,6 +40,7 @@ OWN = [
     "obsolete",
     "revoke",
     "audit",
+    "proof",
 ]
 
 

@@ -11,7 +11,7 @@ import pytest
 from commands import lines, run
 from jsonschema import Draft7Validator
 from prov.model import ProvActivity, ProvAgent, ProvDocument, ProvEntity
-from samples import HOUR, authority, digest, product, signer, trace
+from samples import HOUR, authority, batch, digest, line, product, signer, trace
 
 from rucio_trace.cli.terminal import printable
 from rucio_trace.digest import digest_file
@@ -297,3 +297,11 @@ def test_hostile_names_are_written_harmlessly(config: Path) -> None:
         result = run("export", hostile.did, "--format", form, config=config, code=0)
         assert result.stdout.isascii()
         assert all(printable(line, limit=None) == line for line in result.stderr.splitlines())
+
+
+def test_a_batch_is_told_as_a_look_at_its_list_and_at_no_replica() -> None:
+    made = batch([line()])
+    told = prov.document([made])
+    assert [entity for entity in told["entity"] if "replica" in entity] == []
+    assert list(told["activity"]) == [f"rt:event-{made.id}"]
+    assert cdse.unfit(made) == "it knows no VERIFY"

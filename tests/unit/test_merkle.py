@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rucio_trace.merkle import NotIncluded, check_inclusion, hash_leaf, path_of, prove_inclusion, root, root_of
+from rucio_trace.merkle import (
+    NotIncluded,
+    check_inclusion,
+    hash_leaf,
+    path_of,
+    paths_of,
+    prove_inclusion,
+    root,
+    root_of,
+)
 
 # What the reference implementation of Certificate Transparency is tested with.
 LEAVES = [bytes.fromhex(h) for h in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657")]
@@ -70,8 +79,10 @@ def test_the_root_is_that_of_the_recursive_definition(leaves: list[bytes]) -> No
 @given(lists)
 def test_every_entry_has_a_path_that_is_accepted(leaves: list[bytes]) -> None:
     committed = root(leaves)
+    paths = paths_of([hash_leaf(leaf) for leaf in leaves])
     for index, leaf in enumerate(leaves):
-        check_inclusion(leaf, index, len(leaves), prove_inclusion(leaves, index), committed)
+        assert paths[index] == prove_inclusion(leaves, index)
+        check_inclusion(leaf, index, len(leaves), paths[index], committed)
 
 
 @given(lists, st.integers(min_value=0, max_value=4))
