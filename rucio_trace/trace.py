@@ -229,8 +229,9 @@ def _check_batch(s: Statement) -> None:
     for key in _OF_A_LINE:
         if getattr(s, key) is not None:
             raise Malformed(key, expected="no such key with a batch", found="one")
-    if s.event is Event.VERIFY and s.method not in ("read", "storage"):
-        raise Malformed("method", expected="read or storage with a batch", found=s.method or "none given")
+    allowed = ("read", "storage") if s.event is Event.VERIFY else (None,)
+    if s.method not in allowed:
+        raise Malformed("method", expected="read or storage in the VERIFY of a batch", found=f"{s.method} in {s.event}")
 
 
 # Keys that only some events may carry.

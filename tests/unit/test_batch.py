@@ -33,7 +33,7 @@ from rucio_trace.history import history_of, standing
 from rucio_trace.identity import Trust
 from rucio_trace.joining import join
 from rucio_trace.merkle import prove_inclusion
-from rucio_trace.statement import MAX_LINES, Event, Source, format_time
+from rucio_trace.statement import MAX_LINES, Event, Source, format_time, new_event_id
 from rucio_trace.verify import Candidate, Evidence, Verdict, judge
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -343,6 +343,12 @@ def test_only_who_signed_a_batch_withdraws_it_and_nothing_else_by_that(
     # By the right to its RSE alone a site reaches no file outside Rucio, and no product.
     for target in (made(site, product=None, hash=batch.statement.hash), declared(site)):
         assert not withdrawn(replace_revoked(own, target), target)
+
+
+def test_the_revoke_of_a_batch_tells_no_method() -> None:
+    """Nobody looked at any byte for it."""
+    with pytest.raises(Malformed, match="method"):
+        a_batch(write_lines([a_line()]), event=Event.REVOKE, revokes=new_event_id(), method="read", rse="SITE-A_DISK")
 
 
 def replace_revoked(revoke: Trace, target: Trace) -> Trace:
