@@ -132,7 +132,7 @@ def _row(life: _Life, stored: Stored, names: Mapping[str, str]) -> tuple[object,
     how = [part for part in (cause.activity, cause.tool, cause.request and f"request {cause.request}") if part]
     account, left = _shown(cause.account, names), _left(life.left.get(stored.position))
     notes = _notes(life, stored)
-    return short_time(s), s.event, s.rse, account, cause.action, cause.rule, ", ".join(how), left, notes
+    return short_time(s.time), s.event, s.rse, account, cause.action, cause.rule, ", ".join(how), left, notes
 
 
 def _left(left: Left | None) -> str:

@@ -101,7 +101,7 @@ def test_settings_cannot_be_changed() -> None:
         ("[instanc]\nname = 'x'", "instanc", "instance"),
         ("[recorder]\nthread = 1", "recorder.thread", "recorder.threads"),
         ("[recorder.service]\nkontext = 'x'", "recorder.service.kontext", "recorder.service.context"),
-        ("[store]\nthreads = 1", "store.threads", "recorder.threads"),
+        ("[store]\nthreads = 1", "store.threads", "auditor.threads"),
         ("url = 'x'", "url", "store.url"),
         ("[store]\npassword = 'x'", "store.password", "store.password_file"),
         ("file = 'x'", "file", None),
