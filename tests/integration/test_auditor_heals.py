@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 import rucio_daemons
 from auditor_kit import AuditKit, flip
+from click.testing import CliRunner
 from rucio_trace_sandbox import daemons
+
+from rucio_trace.cli import cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -203,3 +206,30 @@ def test_what_minos_calls_unavailable_for_a_while_is_not_read(
     while worker.step() and not kit.ended:
         pass
     assert (kit.rounds[0].unread, kit.batches()) == (1, [])
+
+
+def test_an_operator_declares_what_the_breaker_held_back_and_the_last_copy_by_name(
+    kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = two
+    replicate(kit, fts, a, "one", "two", "three")
+    for rse, name in ((b, "one"), (b, "two"), (a, "three"), (b, "three")):
+        flip(kit.rucio.pfn_path(rse, name))
+    kit.start(every=86_400)
+    kit.audit()
+    kit.run()
+
+    def declare(*arguments: str, answer: str = "y\n") -> str:
+        result = CliRunner().invoke(cli, ["audit", "declare", *arguments], input=answer)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.output
+
+    assert "good copy left" in declare("--rses", "B", answer="n\n")
+    assert kit.bad_replicas() == {}
+    assert "test:three has no good copy left" in declare("--rses", "B")
+    assert kit.bad_replicas() == {"one": 1, "two": 1}
+    assert "nothing to declare" in declare("test:three")
+    declare("test:three", "--rses", "A", "--last-copy", "--yes")
+    assert kit.bad_replicas() == {"one": 1, "two": 1, "three": 1}
+    kit.run()
+    assert kit.outbox == []
