@@ -197,6 +197,10 @@ class Story:
             found,
         )
         self._status("DEGRADED", "1/2")
+        alarms = self._alarms()
+        self.narrator.hold(
+            "one alarm stands among Rucio's messages, for Hermes", alarms == [("CORRUPT", "POSIX-B", 1)], alarms
+        )
 
     def heal(self) -> None:
         """Rucio replaces the bad copy by a fresh one."""
@@ -249,6 +253,13 @@ class Story:
         shown = _table(done.output)
         found = (shown.get("trace_status"), shown.get("trace_replicas"))
         self.narrator.hold(f"the product is {status}, {replicas} copies proven", found == (status, replicas), shown)
+
+    def _alarms(self) -> list[tuple[str, str, int]]:
+        from rucio.core.message import retrieve_messages
+
+        with self.federation.rucio.session() as session:
+            found = [m["payload"] for m in retrieve_messages(event_type="traceability-alarm", session=session)]
+        return [(payload["kind"], payload["subject"], payload["count"]) for payload in found]
 
     def _batches(self) -> list[Stored]:
         with Store.open(self.federation.place.store_url) as store:
