@@ -20,6 +20,9 @@ from rucio_trace_sandbox.demo.narrator import Narrator
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Two federations at once, on a machine that has other tests to run.
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def two_demos() -> Iterator[list[Demo]]:

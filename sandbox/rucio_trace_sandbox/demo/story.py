@@ -185,7 +185,7 @@ class Story:
         self._audit()
         batch = self._batches()[0].trace.statement
         self.narrator.hold("what is good is signed, by RSE, in one VERIFY", batch.event == "VERIFY", batch)
-        self._record()
+        self._record("B")
         last = self._stored(self.small)[-1].trace.statement
         self.narrator.hold(
             "the last trace is a CORRUPT on POSIX-B", (last.event, last.rse) == ("CORRUPT", "POSIX-B"), last
@@ -205,13 +205,13 @@ class Story:
     def heal(self) -> None:
         """Rucio replaces the bad copy by a fresh one."""
         self.narrator.tell("Another copy is good, so the auditor may declare this one bad in Rucio (declare = true):")
-        self._audit()
+        self._audit("B")
         states = self.federation.rucio.replica_states(self.small.did)
         self.narrator.hold("Rucio calls the replica bad", states == {"POSIX-A": "A", "POSIX-B": "D"}, states)
         with self.narrator.doing("Rucio's necromancer asks for a new copy, its conveyor makes it"):
             daemons.recover()
             daemons.move(self.federation.fts)
-        self._record()
+        self._record("B")
         corrupt, copy = (stored.trace for stored in self._stored(self.small)[-2:])
         s = copy.statement
         self.narrator.hold("the last trace is a COPY on POSIX-B", (s.event, s.rse) == ("COPY", "POSIX-B"), s)
@@ -237,13 +237,13 @@ class Story:
         ]
         return self.narrator.run(words, self.environment, self.folder, **options)
 
-    def _record(self) -> None:
-        for site in SITES:
+    def _record(self, *sites: str) -> None:
+        for site in sites or SITES:
             settings = self.federation.place.recorder_settings(site)
             self._run("rucio-trace-recorder", "--run-once", "--config", settings)
 
-    def _audit(self) -> None:
-        for site in SITES:
+    def _audit(self, *sites: str) -> None:
+        for site in sites or SITES:
             settings = self.federation.place.recorder_settings(site)
             self._run("rucio-trace-auditor", "--run-once", "--config", settings)
 
