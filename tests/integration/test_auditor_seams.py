@@ -5,13 +5,16 @@ An auditor runs in a child forked from this warm process and kills itself (SIGKI
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import sys
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from auditor_kit import AuditKit, flip, names_of
-from forking import killed_at
+from forking import forked, killed_at, was_killed
 from rucio_trace_policy.tables import tables
 from sqlalchemy import select
 
@@ -20,6 +23,7 @@ from rucio_trace.trace import parse_time
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
+    from pathlib import Path
 
     from rucio_trace_sandbox.embedded import EmbeddedRucio
     from rucio_trace_sandbox.storage import Rse
@@ -95,3 +99,48 @@ def test_these_are_all_the_seams(kit: AuditKit) -> None:
     kit.start()
     kit.audit(passed.add)
     assert passed == set(SEAMS)
+
+
+# ------------------------------------------------------------------------------------------ side by side
+
+
+@pytest.fixture
+def shared(rucio_postgresql: EmbeddedRucio) -> Iterator[AuditKit]:
+    kit = AuditKit(rucio_postgresql)
+    yield kit
+    kit.close()
+
+
+def test_two_auditors_share_a_round_and_read_nothing_twice(shared: AuditKit) -> None:
+    kit = shared
+    here = kit.rucio.add_posix_rse("HERE")
+    names = kit.filled(here, 40, 100)
+    kit.start(every=86_400)
+    kit.auditor().worker().step()  # the round has begun
+    gate = multiprocessing.get_context("fork").Barrier(2)
+
+    def audit(journal: Path) -> None:
+        opened: list[str] = []
+
+        def note(event: str, arguments: tuple[object, ...]) -> None:
+            if event == "open" and str(arguments[0]).startswith(str(here.folder)):
+                opened.append(str(arguments[0]).rpartition("/")[2])
+
+        def at_seam(name: str) -> None:
+            if name == "claimed" and not opened:
+                gate.wait(300)  # until the other one has a claim, too
+
+        sys.addaudithook(note)  # sees every file that this process opens
+        kit.audit(at_seam, bulk=5)
+        journal.write_text(json.dumps(opened))
+
+    journals = [kit.folder / "one", kit.folder / "two"]
+    children = [forked(kit, partial(audit, journal)) for journal in journals]
+    assert [was_killed(child) for child in children] == [False, False]
+
+    opened = [json.loads(journal.read_text()) for journal in journals]
+    assert min(map(len, opened)) >= 5
+    assert sorted(opened[0] + opened[1]) == names
+    assert sorted(names_of(kit.lines())) == names
+    [round_] = kit.rounds
+    assert (round_.good, round_.bad, round_.unread, round_.ended_at is not None) == (40, 0, 0, True)
