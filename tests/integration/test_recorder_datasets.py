@@ -14,10 +14,10 @@ import blake3
 import pytest
 from click.testing import CliRunner
 from datasets_kit import DatasetKit
+from forking import killed_at
 from rucio_trace_daemons.recorder import counting, mending
 from rucio_trace_daemons.recorder.mending import Choice
 from rucio_trace_policy.database import GUARDED_JSON, PLUGIN
-from test_recorder_seams import killed_at
 
 from rucio_trace.cli import cli
 
@@ -279,7 +279,8 @@ def test_killed_at_any_seam_each_row_of_a_dataset_ends_once(kit: DatasetKit, her
         kit.dataset(name, "a", "b")
         kit.close_dataset(name)
         events = [row.event_id for row in kit.outbox]
-        assert killed_at(kit, seam, 2 if seam.startswith("claim") else 1), seam  # the first claim is of replicas
+        hit = 2 if seam.startswith("claim") else 1  # the first claim is of replicas
+        assert killed_at(kit, kit.run, seam, hit), seam
         kit.make_due()
         kit.run()
         assert [statement.event_id for statement in kit.signed(name)] == events

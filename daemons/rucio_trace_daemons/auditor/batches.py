@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine, Row
 
+    from rucio_trace.envelope import Trace
     from rucio_trace.identity import Trust
     from rucio_trace.store import Store
     from rucio_trace_daemons.auditor.options import Options
@@ -138,23 +139,18 @@ class Batches:
         """Bring one kept batch of this round to the store and into Rucio; returns how many lines, 0 without one.
 
         Raises:
-            NotTaken: the store refuses it for now; it stays.
+            StorageError: the store is away, or (NotTaken) refuses it for now; it stays, and says why.
         """
         worker = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}:{uuid.uuid4().hex[:8]}"
         batch = self._claim(round_, worker)
         if batch is None:
             return 0
         [trace] = parse_traces(batch.message.encode())
-        data = batch.lines.encode()
-        [answer] = self.store.register([trace], trust=self.trust(), lists={trace.id: data})
-        self.seam("registered")
-        if answer.outcome not in (Outcome.STORED, Outcome.KNOWN):
-            error = f"the store answers {answer.outcome}: {answer.reason}"
-            self._release(batch.id, error)
-            raise NotTaken(f"batch {batch.id}", found=error)
-        lines = read_lines(data)
-        self._show(trace.statement, lines)
-        self.seam("shown")
+        try:
+            lines = self._bring(trace, batch.lines.encode())
+        except StorageError as error:
+            self._release(batch.id, str(error))
+            raise
         self._forget(batch)
         metrics.row_ended(rse.label, str(Event.VERIFY))
         self.seam("delivered")
@@ -162,6 +158,17 @@ class Batches:
             "batch-signed audit=%d rse=%s lines=%d trace=%s", round_.audit, trace.statement.rse, len(lines), trace.id
         )
         return len(lines)
+
+    def _bring(self, trace: Trace, data: bytes) -> Sequence[Line]:
+        """Register *trace* and its list, and show what they prove."""
+        [answer] = self.store.register([trace], trust=self.trust(), lists={trace.id: data})
+        self.seam("registered")
+        if answer.outcome not in (Outcome.STORED, Outcome.KNOWN):
+            raise NotTaken(f"batch {trace.id}", found=f"the store answers {answer.outcome}: {answer.reason}")
+        lines = read_lines(data)
+        self._show(trace.statement, lines)
+        self.seam("shown")
+        return lines
 
     def _claim(self, round_: Round, worker: str) -> Row[Any] | None:
         batches = tables(self.engine.dialect.name).audit_batches
