@@ -244,9 +244,14 @@ def declare(dids: tuple[str, ...], rses: str | None, last_copy: bool, account: s
     show_table(columns, cells)
     if not yes:
         click.confirm(f"declare {len(meant)} replicas bad in Rucio, as {account}?", abort=True, err=True)
-    for begin in range(0, len(meant), _DECLARED_AT_ONCE):
-        declare_bad(meant[begin : begin + _DECLARED_AT_ONCE], account)
-    say(f"{len(meant)} replicas are declared bad; Rucio's necromancer takes it from here")
+    done = 0
+    for rse_id in names:
+        of_rse = [one for one in meant if one.rse_id == rse_id]
+        for begin in range(0, len(of_rse), _DECLARED_AT_ONCE):
+            done += declare_bad(of_rse[begin : begin + _DECLARED_AT_ONCE], account)
+    say(f"{done} replicas are declared bad; Rucio's necromancer takes it from here")
+    if done < len(meant):
+        say(f"{len(meant) - done} were left out: something about them has changed meanwhile")
 
 
 def _engine() -> Engine:

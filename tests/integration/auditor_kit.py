@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from recorder_kit import Kit
 from rucio_trace_daemons.auditor.options import Options
+from rucio_trace_daemons.auditor.rounds import Rounds
 from rucio_trace_daemons.auditor.service import Auditor
 from rucio_trace_policy.tables import tables
 from sqlalchemy import func, select, update
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from rucio_trace_daemons.auditor.rounds import Round
     from rucio_trace_sandbox.storage import Rse
     from sqlalchemy import Row
 
@@ -80,6 +82,9 @@ class AuditKit(Kit):
         rounds = tables(self.rucio.backend).audit_rounds
         with self.rucio.engine.connect() as connection:
             return list(connection.execute(select(rounds).order_by(rounds.c.audit, rounds.c.rse_id, rounds.c.round)))
+
+    def under_way(self) -> list[Round]:
+        return Rounds(self.rucio.engine).under_way(None)
 
     @property
     def work_left(self) -> list[Row[Any]]:

@@ -79,8 +79,9 @@ class Batches:
                 return 0
         with writing(self.engine) as connection:
             this = and_(rounds.audit == round_.audit, rounds.rse_id == round_.rse_id, rounds.round == round_.number)
-            if connection.scalar(select(rounds.round).where(this).with_for_update(skip_locked=True)) is None:
-                return 0  # another worker is at it
+            here = select(rounds.round).where(this, rounds.ended_at.is_(None)).with_for_update(skip_locked=True)
+            if connection.scalar(here) is None:
+                return 0  # another worker is at it, or the round is over: what is there now is of the next one
             method = connection.scalar(select(work.method).where(lines).order_by(work.ordinal).limit(1))
             columns = (work.scope, work.name, work.generation, work.digest, work.observed)
             query = select(*columns).where(lines, work.method == method).order_by(work.ordinal)
