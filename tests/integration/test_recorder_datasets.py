@@ -14,12 +14,16 @@ import blake3
 import pytest
 from click.testing import CliRunner
 from datasets_kit import DatasetKit
+from prometheus_client import generate_latest
+from rucio_trace_daemons.monitoring import served
 from rucio_trace_daemons.recorder import counting, mending
 from rucio_trace_daemons.recorder.mending import Choice
+from rucio_trace_daemons.rses import Rses
 from rucio_trace_policy.database import GUARDED_JSON, PLUGIN
 from test_recorder_seams import killed_at
 
 from rucio_trace.cli import cli
+from rucio_trace.config import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,6 +204,12 @@ def test_a_dataset_is_what_the_worst_of_its_files_is(kit: DatasetKit, here: Rse)
     assert kit.shown("other") is None  # nothing of its file changed since it was put there
 
 
+def metrics(kit: DatasetKit) -> str:
+    """What Prometheus is told."""
+    with served(Metrics(), "recorder", kit.rucio.engine, Rses(kit.rucio.engine)):
+        return generate_latest().decode()
+
+
 def test_a_recorder_without_the_right_waits_and_signs_once_it_has_it(rucio: EmbeddedRucio, kit: DatasetKit) -> None:
     here = kit.rucio.add_posix_rse("HERE")
     traced(kit, here, "a")
@@ -212,10 +222,34 @@ def test_a_recorder_without_the_right_waits_and_signs_once_it_has_it(rucio: Embe
     [row] = kit.outbox
     assert "the right to CREATE in scope test" in row.last_error
     assert row.message is not None
+    assert 'traceability_outbox_rows{rse="datasets",state="waiting"} 1.0' in metrics(kit)
+    assert 'traceability_alarm_reports{kind="STORE_REFUSES",subject="SITE-A"} 1.0' in metrics(kit)
     federation.write_text(rights)
     kit.make_due()
     kit.run()
+    assert 'traceability_outcomes_total{outcome="CREATE",rse="datasets"}' in metrics(kit)
     assert [statement.event_id for statement in kit.signed()] == [row.event_id]
+
+
+def test_a_list_is_withdrawn_by_command_as_a_datasets(kit: DatasetKit, here: Rse) -> None:
+    traced(kit, here, "a")
+    kit.dataset("dataset", "a")
+    kit.close_dataset()
+    kit.run()
+    [create] = kit.signed()
+    argv = ["--config", str(kit.file), "revoke", str(create.event_id), "--reason", "wrong list"]
+    result = CliRunner().invoke(cli, argv)
+    assert result.exit_code == 0, result.output
+    revoke = kit.signed()[-1]
+    assert (revoke.revokes, revoke.members, revoke.hash) == (create.event_id, 1, create.hash)
+    kit.make_due()
+    kit.run()
+    assert kit.shown() == ("REVOKED", "1/1")
+    argv = ["--config", str(kit.file), "revoke", str(create.event_id), "--undo"]
+    assert CliRunner().invoke(cli, argv).exit_code == 0
+    kit.make_due()
+    kit.run()
+    assert kit.shown() == ("GENUINE", "1/1")
 
 
 @pytest.mark.parametrize(("choice", "waiting", "excluded"), [("leave", 1, 0), ("exclude", 0, 1)])
