@@ -231,27 +231,6 @@ def test_a_recorder_without_the_right_waits_and_signs_once_it_has_it(rucio: Embe
     assert [statement.event_id for statement in kit.signed()] == [row.event_id]
 
 
-def test_a_list_is_withdrawn_by_command_as_a_datasets(kit: DatasetKit, here: Rse) -> None:
-    traced(kit, here, "a")
-    kit.dataset("dataset", "a")
-    kit.close_dataset()
-    kit.run()
-    [create] = kit.signed()
-    argv = ["--config", str(kit.file), "revoke", str(create.event_id), "--reason", "wrong list"]
-    result = CliRunner().invoke(cli, argv)
-    assert result.exit_code == 0, result.output
-    revoke = kit.signed()[-1]
-    assert (revoke.revokes, revoke.members, revoke.hash) == (create.event_id, 1, create.hash)
-    kit.make_due()
-    kit.run()
-    assert kit.shown() == ("REVOKED", "1/1")
-    argv = ["--config", str(kit.file), "revoke", str(create.event_id), "--undo"]
-    assert CliRunner().invoke(cli, argv).exit_code == 0
-    kit.make_due()
-    kit.run()
-    assert kit.shown() == ("GENUINE", "1/1")
-
-
 @pytest.mark.parametrize(("choice", "waiting", "excluded"), [("leave", 1, 0), ("exclude", 0, 1)])
 def test_datasets_can_be_left_to_others_or_excluded(
     kit: DatasetKit, here: Rse, choice: str, waiting: int, excluded: int
