@@ -15,11 +15,15 @@ import pytest
 from click.testing import CliRunner
 from datasets_kit import DatasetKit
 from forking import killed_at
+from prometheus_client import generate_latest
+from rucio_trace_daemons.monitoring import served
 from rucio_trace_daemons.recorder import counting, mending
 from rucio_trace_daemons.recorder.mending import Choice
+from rucio_trace_daemons.rses import Rses
 from rucio_trace_policy.database import GUARDED_JSON, PLUGIN
 
 from rucio_trace.cli import cli
+from rucio_trace.config import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,6 +204,12 @@ def test_a_dataset_is_what_the_worst_of_its_files_is(kit: DatasetKit, here: Rse)
     assert kit.shown("other") is None  # nothing of its file changed since it was put there
 
 
+def metrics(kit: DatasetKit) -> str:
+    """What Prometheus is told."""
+    with served(Metrics(), "recorder", kit.rucio.engine, Rses(kit.rucio.engine)):
+        return generate_latest().decode()
+
+
 def test_a_recorder_without_the_right_waits_and_signs_once_it_has_it(rucio: EmbeddedRucio, kit: DatasetKit) -> None:
     here = kit.rucio.add_posix_rse("HERE")
     traced(kit, here, "a")
@@ -212,9 +222,12 @@ def test_a_recorder_without_the_right_waits_and_signs_once_it_has_it(rucio: Embe
     [row] = kit.outbox
     assert "the right to CREATE in scope test" in row.last_error
     assert row.message is not None
+    assert 'traceability_outbox_rows{rse="datasets",state="waiting"} 1.0' in metrics(kit)
+    assert 'traceability_alarm_reports{kind="STORE_REFUSES",subject="SITE-A"} 1.0' in metrics(kit)
     federation.write_text(rights)
     kit.make_due()
     kit.run()
+    assert 'traceability_outcomes_total{outcome="CREATE",rse="datasets"}' in metrics(kit)
     assert [statement.event_id for statement in kit.signed()] == [row.event_id]
 
 

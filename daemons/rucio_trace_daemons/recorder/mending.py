@@ -46,9 +46,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The rows of one RSE, by what they wait for."""
+    """The rows of one RSE, or of datasets (which have no `rse_id`), by what they wait for."""
 
-    rse_id: str
+    rse_id: str | None
     rse: str
     due: int
     held: int
@@ -124,7 +124,7 @@ def backlog(engine: Engine, rse_ids: Collection[str]) -> Backlog:
     return Backlog(int(rows) - int(later), int(later))
 
 
-def _line(rse_id: str, rse: str, counts: Any, guard: Any) -> Line:
+def _line(rse_id: str | None, rse: str, counts: Any, guard: Any) -> Line:
     rows, held, waiting, stopped = (
         (counts.rows, counts.held or 0, counts.waiting or 0, counts.stopped or 0) if counts else (0, 0, 0, 0)
     )
