@@ -238,8 +238,8 @@ class Worker:
         if found.counts:
             told = " ".join(f"{word}={count}" for word, count in sorted(found.counts.items()))
             LOG.info("read audit=%d rse=%s %s", claim.round.audit, rse.label, told)
-        for did in found.bad:
-            LOG.warning("doubted did=%s rse=%s: the recorder looks for itself", did, rse.label)
+        for name in found.bad:
+            LOG.warning("doubted name=%s rse=%s: the recorder looks for itself", name, rse.label)
         if found.opened:
             self._auditor.alarms.tell()
         return found.opened

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rucio.common.types import InternalScope
 from rucio_trace_policy.database import clock, writing
 from rucio_trace_policy.tables import Moment, tables
 from sqlalchemy import Text, and_, bindparam, func, or_, select, update
@@ -53,10 +52,6 @@ class Task:
     bytes: int | None
     attempts: int
 
-    @property
-    def did(self) -> str:
-        return f"{InternalScope(self.scope, from_external=False).external}:{self.name}"
-
 
 @dataclass(frozen=True, slots=True)
 class Unread:
@@ -83,7 +78,7 @@ class Found:
     """What became of tasks that were written: how many of which outcome, and whether the RSE's breaker opened."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    bad: Sequence[str] = ()  # DIDs
+    bad: Sequence[str] = ()  # names
     opened: bool = False
 
 
@@ -175,7 +170,7 @@ class Work:
                 if good:
                     breaker.count_good(connection, [rse.id])
                     good = False
-                bad.append(task.did)
+                bad.append(task.name)
                 self._doubt(connection, round_, task)
                 reason = breaker.count_bad(connection, rse.id, self._options) or reason
         if good:
