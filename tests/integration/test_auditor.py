@@ -210,18 +210,24 @@ def test_a_round_that_is_over_signs_nothing_of_the_next(kit: AuditKit, here: Rse
     assert {row.batch for row in kit.work_left} == {None}
 
 
-def test_what_rucio_removes_while_it_is_read_is_not_bad(kit: AuditKit, here: Rse) -> None:
+def test_what_rucio_removes_while_it_is_read_is_not_bad(
+    kit: AuditKit, here: Rse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = kit.filled(here, 2)
-    kit.start()
+    kit.start(every=86_400)
+    worker = kit.auditor().worker()
+    worker.step()  # the round has begun
+    watch, last = worker.watch, kit.rucio.pfn_path(here, names[1])
 
-    def at_seam(name: str) -> None:
-        if name == "claimed" and kit.work_left:
-            seam.clear()
-            kit.rucio.pfn_path(here, names[1]).unlink()
+    def remove_meanwhile(count: int) -> None:
+        watch(count)
+        if last.exists():  # the replicas of this claim are looked up by now
             kit.set_state(here, names[1], "B")  # the reaper has marked it
+            last.unlink()
 
-    seam = [at_seam]
-    kit.work(kit.auditor(), lambda name: [call(name) for call in seam[:1]])
+    monkeypatch.setattr(worker, "watch", remove_meanwhile)
+    while worker.step() and not kit.ended:
+        pass
     assert (kit.rounds[0].good, kit.rounds[0].bad, kit.rounds[0].unread) == (1, 0, 1)
     assert [row.action for row in kit.outbox if row.action == "audit"] == []
 

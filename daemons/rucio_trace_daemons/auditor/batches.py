@@ -82,9 +82,9 @@ class Batches:
             here = select(rounds.round).where(this, rounds.ended_at.is_(None)).with_for_update(skip_locked=True)
             if connection.scalar(here) is None:
                 return 0  # another worker is at it, or the round is over: what is there now is of the next one
-            method = connection.scalar(select(work.method).where(lines).order_by(work.ordinal).limit(1))
+            method = connection.scalar(select(work.method).where(lines).order_by(work.batch, work.ordinal).limit(1))
             columns = (work.scope, work.name, work.generation, work.digest, work.observed)
-            query = select(*columns).where(lines, work.method == method).order_by(work.ordinal)
+            query = select(*columns).where(lines, work.method == method).order_by(work.batch, work.ordinal)
             rows = connection.execute(query.limit(self.options.batch_lines)).all()
             if not rows:
                 return 0

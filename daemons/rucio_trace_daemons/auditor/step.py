@@ -111,7 +111,7 @@ class Worker:
         done = 0
         for rse in self._auditor.rses.get(found).values():
             saved, last = found[rse.id]
-            if last and self._auditor.news("last copies", rse, frozenset(last)):
+            if self._auditor.news("last copies", rse, frozenset(last)) and last:
                 self._tell_last(rse, last)
             if saved:
                 done += self._declare_on(rse, saved)

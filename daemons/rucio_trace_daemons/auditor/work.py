@@ -101,7 +101,9 @@ class Work:
         with writing(self._engine) as connection:
             now = clock(connection)
             due = and_(self._open(round_), _passed(c.claimed_until, now), _passed(c.not_before, now))
-            query = select(c.scope, c.name, c.generation, c.bytes, c.attempts).where(due).order_by(c.ordinal)
+            # In the order of the index, constants included: PostgreSQL would sort all that is open for each claim.
+            in_turn = (c.outcome, c.batch, c.ordinal)
+            query = select(c.scope, c.name, c.generation, c.bytes, c.attempts).where(due).order_by(*in_turn)
             rows = connection.execute(query.limit(self._options.bulk).with_for_update(skip_locked=True)).all()
             tasks = [Task(*row) for row in rows]
             if tasks:
@@ -213,10 +215,11 @@ class Work:
 
     def _share(self, connection: Connection, round_: Round) -> str | None:
         c = self._table.c
-        of_round = and_(c.audit == round_.audit, c.rse_id == round_.rse_id, c.outcome.in_(("good", "bad")))
-        query = select(c.outcome, func.count()).where(of_round).group_by(c.outcome)
-        counts = {row[0]: row[1] for row in connection.execute(query)}
-        return breaker.share_exceeded(counts.get("good", 0), counts.get("bad", 0), self._options)
+        of_round = and_(c.audit == round_.audit, c.rse_id == round_.rse_id)
+        bad = connection.scalar(select(func.count()).where(of_round, c.outcome == "bad")) or 0
+        some = select(c.name).where(of_round, c.outcome == "good").limit(breaker.good_enough(bad, self._options))
+        good = connection.scalar(select(func.count()).select_from(some.subquery())) or 0
+        return breaker.share_exceeded(good, bad, self._options)
 
     def _open(self, round_: Round) -> ColumnElement[bool]:
         c = self._table.c
