@@ -204,6 +204,21 @@ def test_a_dataset_is_what_the_worst_of_its_files_is(kit: DatasetKit, here: Rse)
     assert kit.shown("other") is None  # nothing of its file changed since it was put there
 
 
+def test_a_file_whose_name_holds_a_line_feed_keeps_its_dataset_waiting_and_nothing_else(
+    kit: DatasetKit, here: Rse
+) -> None:
+    traced(kit, here, "a", "b\n", "c")
+    kit.dataset("odd", "a", "b\n", "c")
+    kit.close_dataset("odd")
+    kit.run()
+    [row] = kit.outbox
+    assert "no line break" in row.last_error
+    kit.dataset("dataset", "a", "c")
+    kit.close_dataset()
+    kit.run()
+    assert kit.shown() == ("GENUINE", "2/2")
+
+
 def metrics(kit: DatasetKit) -> str:
     """What Prometheus is told."""
     with served(Metrics(), "recorder", kit.rucio.engine, Rses(kit.rucio.engine)):
