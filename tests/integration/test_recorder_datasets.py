@@ -129,8 +129,9 @@ def test_a_closed_dataset_waits_for_files_without_a_trace(kit: DatasetKit, here:
     assert row.last_error.startswith("test:dataset: 1 of 2 files have no origin yet")
     [_, line] = sorted(mending.summarise(kit.rucio.engine).lines, key=lambda line: line.rse)
     assert (line.rse, line.waiting) == ("datasets", 1)
-    [listed] = mending.chosen(kit.rucio.engine, Choice(scope="test", name="dataset"), 5)
-    assert listed[0] == "datasets"
+    for choice in (Choice(scope="test", name="dataset"), Choice(rse="datasets")):
+        [listed] = mending.chosen(kit.rucio.engine, choice, 5)
+        assert (listed[0], listed[1].event_id) == ("datasets", row.event_id)
     assert kit.shown() is None or kit.shown()[0] == "PENDING"
     path.with_name("hidden").rename(path)
     mending.retry(kit.rucio.engine, Choice(name="b"))
