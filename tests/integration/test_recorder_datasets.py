@@ -129,8 +129,9 @@ def test_a_closed_dataset_waits_for_files_without_a_trace(kit: DatasetKit, here:
     assert row.last_error.startswith("test:dataset: 1 of 2 files have no origin yet")
     [_, line] = sorted(mending.summarise(kit.rucio.engine).lines, key=lambda line: line.rse)
     assert (line.rse, line.waiting) == ("datasets", 1)
-    [listed] = mending.chosen(kit.rucio.engine, Choice(scope="test", name="dataset"), 5)
-    assert listed[0] == "datasets"
+    for choice in (Choice(scope="test", name="dataset"), Choice(rse="datasets")):
+        [listed] = mending.chosen(kit.rucio.engine, choice, 5)
+        assert (listed[0], listed[1].event_id) == ("datasets", row.event_id)
     assert kit.shown() is None or kit.shown()[0] == "PENDING"
     path.with_name("hidden").rename(path)
     mending.retry(kit.rucio.engine, Choice(name="b"))
@@ -202,6 +203,21 @@ def test_a_dataset_is_what_the_worst_of_its_files_is(kit: DatasetKit, here: Rse)
     kit.run()
     assert (kit.shown("a")[0], kit.shown()) == ("TAMPERED", ("TAMPERED", "1/2"))
     assert kit.shown("other") is None  # nothing of its file changed since it was put there
+
+
+def test_a_file_whose_name_holds_a_line_feed_keeps_its_dataset_waiting_and_nothing_else(
+    kit: DatasetKit, here: Rse
+) -> None:
+    traced(kit, here, "a", "b\n", "c")
+    kit.dataset("odd", "a", "b\n", "c")
+    kit.close_dataset("odd")
+    kit.run()
+    [row] = kit.outbox
+    assert "no line break" in row.last_error
+    kit.dataset("dataset", "a", "c")
+    kit.close_dataset()
+    kit.run()
+    assert kit.shown() == ("GENUINE", "2/2")
 
 
 def metrics(kit: DatasetKit) -> str:

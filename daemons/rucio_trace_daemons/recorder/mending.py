@@ -38,7 +38,7 @@ class Choice:
     """Which rows are meant; all of what is given must hold, and nothing given means every row."""
 
     event_ids: Sequence[str] = ()
-    rse: str | None = None
+    rse: str | None = None  # or `datasets`
     scope: str | None = None
     name: str | None = None
     failed: bool = False  # only those with an error
@@ -205,7 +205,9 @@ def _where(connection: Connection, outbox: Any, choice: Choice) -> ColumnElement
     conditions = []
     if choice.event_ids:
         conditions.append(c.event_id.in_(choice.event_ids))
-    if choice.rse is not None:
+    if choice.rse == DATASETS:  # no RSE is called so: their names are in capitals
+        conditions.append(c.rse_id.is_(None))
+    elif choice.rse is not None:
         conditions.append(c.rse_id.in_(_ids(connection, choice.rse)))
     if choice.scope is not None:
         conditions.append(c.scope == choice.scope)
