@@ -145,6 +145,14 @@ def _peak_mb(kit: Kit) -> float:
     process = subprocess.Popen(
         [program, "--run-once", "--config", kit.file], env=kit.rucio.home.environment(), stderr=subprocess.DEVNULL
     )
+    peak = watched_peak_mb(process)
+    assert process.returncode == 0
+    assert not kit.outbox
+    return peak
+
+
+def watched_peak_mb(process: subprocess.Popen[Any]) -> float:
+    """The most memory that *process* held until it ended."""
     peak_kb = 0
     while process.poll() is None:
         # The process's own high-water mark; what getrusage tells of a child begins with its parent's memory.
@@ -153,6 +161,4 @@ def _peak_mb(kit: Kit) -> float:
             marks = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
             peak_kb = max([peak_kb, *marks])
         time.sleep(0.02)
-    assert process.returncode == 0
-    assert not kit.outbox
     return peak_kb / 1024

@@ -26,14 +26,20 @@ from rucio_trace.status import speaker
 __all__ = ["Correction", "NoOrigin", "discourage", "withdraw"]
 
 
+# What is repeated of the statement that names the bytes; a file in no Rucio has nothing of a batch.
+_OF_FILE = ("hash", "size", "hash_algorithm", "hashes", "members")
+_OF_BATCH = ("rucio", "vo", "rse", "batch")
+
+
 class NoOrigin(Refuted):
     """Nothing can be said of a product as long as nobody, or more than one, says what its bytes are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
-    """To be said of `product`, or (None) of a file in no Rucio; `about` names the same bytes by a strong digest.
+    """To be said of `product`, or (None) of a file in no Rucio or a batch's list.
 
+    `about` names the same bytes by a strong digest.
     `speaker`, if given, is who alone may say it: outside Rucio a member withdraws only its own traces.
     """
 
@@ -56,8 +62,9 @@ class Correction:
             Malformed: a text is empty, too long or holds a NUL.
             Refuted: the signer's certificate is not valid at *now*.
         """
+        repeated = _OF_FILE if self.product else (*_OF_FILE, *_OF_BATCH)
         statement = Statement(
-            **{name: getattr(self.about, name) for name in ("hash", "size", "hash_algorithm", "hashes")},
+            **{name: getattr(self.about, name) for name in repeated},
             **(self.product.fields() if self.product else {}),
             name=base_name(self.product.name) if self.product else self.about.name,
             event=self.event,

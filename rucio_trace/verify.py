@@ -121,8 +121,6 @@ def check_evidence(
     refused: list[Refused] = []
     scoped = _Scoped(trust, now, allow_stale_crl)
     for item in evidence:
-        if item.trace.statement.members is not None:
-            continue  # of a dataset: it speaks of a list, and of no file or folder in hand
         word = _word(item.trace)
         try:
             found = check_trace(
@@ -207,17 +205,20 @@ class _Scoped:
 
 
 class CheckedEvidence:
-    """Traces that count, traces that do not, and those of which it could not be found out."""
+    """Traces that count, traces that do not, and those of which it could not be found out.
+
+    A trace of a dataset speaks of a list: it may count, and no file or folder in hand is judged by it.
+    """
 
     def __init__(
         self, accepted: tuple[Accepted, ...], refused: tuple[Refused, ...], now: datetime, scoped: _Scoped
     ) -> None:
         self.now = now
-        uncertain = [r for r in refused if _undecided(r)]
+        uncertain = [r for r in refused if _undecided(r) and _of_files(r.trace)]
         self._by_word = {_word(a.trace): a for a in accepted}
         self._speakers = scoped.members | {word: a.member for word, a in self._by_word.items()}
         self._speakers.update((_word(r.trace), r.member) for r in uncertain)
-        traces = [a.trace for a in accepted]
+        traces = [a.trace for a in accepted if _of_files(a.trace)]
         index = Index(traces, self._speaker, scoped.accepts, scoped.traces)
         self._index = ContentIndex(index)
         answers = {_word(trace): scoped.answer(trace, scope) for trace, scope in index.joined}
@@ -250,7 +251,7 @@ class CheckedEvidence:
             verdict=verdict,
             product=answer.product,
             origin=answer.origin,
-            faults=(*answer.faults, *(fault for r in self.refused for fault in r.faults)),
+            faults=(*answer.faults, *(fault for r in self.refused if _of_files(r.trace) for fault in r.faults)),
             time=decisive.judged_at if decisive else self.now,
             time_source="registered" if decisive and decisive.registered else "now",
             subject=decisive.subject if decisive else None,
@@ -294,9 +295,15 @@ def _newer(refused: Refused) -> bool:
     return any(isinstance(fault, faults.NewerSchema) for fault in refused.faults)
 
 
+def _of_files(trace: Trace) -> bool:
+    return trace.statement.members is None
+
+
 def _concerns(trace: Trace, candidate: Candidate) -> bool:
     """Whether a dropped trace claims to be about the file."""
     s = trace.statement
+    if not _of_files(trace):
+        return False
     if candidate.did is not None:
         return s.did == candidate.did
     if candidate.is_folder:

@@ -132,9 +132,9 @@ class _State(Collector):
             "traceability_signing_stopped", "1: too many were lost in a row, nothing is signed", labels=["rse"]
         )
         lines = summarise(self._engine).lines
-        labels = self._rses.labels(line.rse_id for line in lines)
+        labels = self._rses.labels(line.rse_id for line in lines if line.rse_id is not None)
         for line in lines:
-            rse = labels[line.rse_id]
+            rse = line.rse if line.rse_id is None else labels[line.rse_id]
             for state in ("due", "held", "waiting", "stopped"):
                 rows.add_metric([rse, state], getattr(line, state))
             if line.oldest_moving is not None:

@@ -126,6 +126,16 @@ def create_tables() -> list[str]:
     return [_with_keys(table) for table in tables("mysql").metadata.sorted_tables]
 
 
+def create_indexes(only: Collection[str]) -> list[str]:
+    """Statements that make indexes of these names on tables that stand already."""
+    return [
+        f"CREATE INDEX {index.name} ON {table.name} ({_columns(index)})"
+        for table in tables("mysql").metadata.sorted_tables
+        for index in sorted(table.indexes, key=lambda index: str(index.name))
+        if index.name in only
+    ]
+
+
 def _with_keys(table: Table) -> str:
     statement = str(CreateTable(table, if_not_exists=True).compile(dialect=mysql.dialect())).strip()  # type: ignore[no-untyped-call]
     body, _, options = statement.rpartition("\n)")

@@ -264,6 +264,7 @@ def _missing(connection: Connection, rucio_schema: str | None) -> tuple[list[str
         statements += ddl.postgresql_grants(str(connection.scalar(text("SELECT current_user"))))
     faulty = {fault.part for fault in faults}
     if dialect == "mysql":
+        statements += ddl_mysql.create_indexes(faulty)
         role, is_mariadb = _mysql_role(connection), bool(connection.dialect.is_mariadb)  # type: ignore[attr-defined]
         return statements, ddl.create_hooks(dialect, "", only=faulty, definer=role, replace=is_mariadb)
     return statements, ddl.create_hooks(dialect, schema or "", only=faulty)

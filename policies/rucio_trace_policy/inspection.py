@@ -106,9 +106,13 @@ def find_faults(connection: Connection, rucio_schema: str | None) -> list[Fault]
 
 
 def _table_faults(connection: Connection) -> list[Fault]:
-    inspector = inspect(connection)
+    inspector, ours = inspect(connection), tables(connection.dialect.name)
+    indexes = inspector.get_multi_indexes(
+        schema=ours.metadata.schema, filter_names=[table.name for table in ours.metadata.sorted_tables]
+    )
+    present = {index["name"] for of_table in indexes.values() for index in of_table}
     faults = []
-    for table in tables(connection.dialect.name).metadata.sorted_tables:
+    for table in ours.metadata.sorted_tables:
         if not inspector.has_table(table.name, schema=table.schema):
             faults.append(Fault(table.fullname, "missing"))
             continue
@@ -116,6 +120,8 @@ def _table_faults(connection: Connection) -> list[Fault]:
         absent = [column.name for column in table.columns if column.name not in found]
         if absent:
             faults.append(Fault(table.fullname, f"lacks {', '.join(absent)}"))
+        names = sorted(str(index.name) for index in table.indexes)
+        faults += [Fault(name, "missing") for name in names if name not in present]
     return faults
 
 

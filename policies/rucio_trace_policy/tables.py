@@ -18,7 +18,21 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, DateTime, Float, Identity, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    false,
+    text,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -361,6 +375,7 @@ def _audit_rounds(metadata: MetaData, prefix: str) -> Table:
         Column("rse_id", _text(_RSE), primary_key=True),
         Column("round", Integer, primary_key=True, autoincrement=False, comment="from 1"),
         Column("sweep_at", Moment, nullable=False, comment="what was proven since is not read again in this sweep"),
+        Column("ends_sweep", Boolean, nullable=False, server_default=false(), comment="it takes all that is left"),
         Column("started_at", Moment, nullable=False),
         Column("ended_at", Moment, comment="NULL: under way, its replicas are in audit_work"),
         Column("replicas", BigInteger, nullable=False, comment="taken on"),
@@ -369,6 +384,7 @@ def _audit_rounds(metadata: MetaData, prefix: str) -> Table:
         Column("bad", BigInteger, nullable=False, comment="other bytes, or not there"),
         Column("unread", BigInteger, nullable=False, comment="could not be read, or had left Rucio by then"),
         Column("bytes_read", BigInteger, nullable=False, comment="of those good and bad"),
+        Index(f"{prefix}audit_rounds_ended", "ended_at"),
     )
 
 

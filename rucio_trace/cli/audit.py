@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["audit"]
 
+# In one of Rucio's transactions.
+_DECLARED_AT_ONCE = 100
+
 
 @click.group()
 def audit() -> None:
@@ -199,6 +202,56 @@ def reset(rse: str, reason: str) -> None:
         return
     why = printable(breaker.reason or "no reason was noted")
     say(f"{printable(rse)} is audited again; the breaker opened at {_minute(breaker.opened_at)}: {why}")
+
+
+@audit.command()
+@click.argument("dids", nargs=-1, metavar="[SCOPE:NAME…]")
+@click.option("--rses", metavar="EXPR", help="Only replicas on the RSEs of this RSE expression.")
+@click.option("--last-copy", is_flag=True, help="Also where no good copy is left: Rucio gives these files up.")
+@click.option("--account", default="root", show_default=True, help="The Rucio account that declares.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def declare(dids: tuple[str, ...], rses: str | None, last_copy: bool, account: str, yes: bool) -> None:
+    """Declare bad in Rucio what a CORRUPT or LOST trace condemns, and let Rucio replace it from a good copy.
+
+    This is what the auditor does by itself with `auditor.declare`; here nothing asks the breaker, and with --last-copy
+    not even whether a good copy is left. Such files have to be named one by one.
+
+    \b
+    Example:
+      rucio-trace audit declare --rses XRD-A
+    """
+    if not dids and (last_copy or rses is None):
+        raise click.UsageError("say which: SCOPE:NAME…" + ("" if last_copy else ", or --rses"))
+    engine = _engine()
+    from rucio_trace_daemons.auditor.declare import condemned
+    from rucio_trace_daemons.auditor.declare import declare as declare_bad
+    from rucio_trace_daemons.rses import Rses, matching
+
+    found = list(condemned(engine, matching(rses, "--rses") if rses is not None else None))
+    meant = [one for one in found if (one.saved or last_copy) and (not dids or one.did in dids)]
+    held = [one for one in found if not (one.saved or last_copy) and (not dids or one.did in dids)]
+    for one in held:
+        say(f"note: {printable(one.did)} has no good copy left, so Rucio would give it up: --last-copy, if you must")
+    if not meant:
+        say("nothing to declare")
+        return
+    names = {rse_id: rse.label for rse_id, rse in Rses(engine).get({one.rse_id for one in meant}).items()}
+    columns = ("replica", "RSE", "state", "good copy left", "trace")
+    cells = [
+        (one.did, names.get(one.rse_id, one.rse_id), one.state, "yes" if one.saved else "NO", one.trace_id)
+        for one in meant
+    ]
+    show_table(columns, cells)
+    if not yes:
+        click.confirm(f"declare {len(meant)} replicas bad in Rucio, as {account}?", abort=True, err=True)
+    done = 0
+    for rse_id in names:
+        of_rse = [one for one in meant if one.rse_id == rse_id]
+        for begin in range(0, len(of_rse), _DECLARED_AT_ONCE):
+            done += declare_bad(of_rse[begin : begin + _DECLARED_AT_ONCE], account)
+    say(f"{done} replicas are declared bad; Rucio's necromancer takes it from here")
+    if done < len(meant):
+        say(f"{len(meant) - done} were left out: something about them has changed meanwhile")
 
 
 def _engine() -> Engine:

@@ -87,8 +87,9 @@ class Desk:
                 raise NotRegistered(correction, answer)
             click.echo(answer.id)
             say(f"registered: {correction.event} of {printable(correction.name)}")
-        products = [c.product for c in corrections if c.product is not None]
-        show_in_rucio(self.settings, self.store, self.trust, products)
+        products = {c.product for c in corrections if c.product is not None}
+        products.update(*(self.store.products_of_batch(c.about) for c in corrections))
+        show_in_rucio(self.settings, self.store, self.trust, sorted(products))
 
     def take_back(
         self, product: ProductKey | None, history: History, said: Sequence[Stored], reason: str | None

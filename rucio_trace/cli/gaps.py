@@ -50,7 +50,7 @@ def gaps(ctx: click.Context, expression: str | None, fix: bool, limit: int, as_j
 
     hooks.check(engine, schema)
     rses = Rses(engine)
-    chosen = rses.get(matching(expression) if expression is not None else every_id(engine))
+    chosen = rses.get(matching(expression, f"--rses {expression}") if expression is not None else every_id(engine))
     looked_at = {i: rse for i, rse in chosen.items() if rse.method not in (Method.EXCLUDED, Method.UNKNOWN)}
     search = Search(engine, looked_at, everywhere=expression is None)
     left = 0

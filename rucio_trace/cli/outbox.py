@@ -23,7 +23,7 @@ def _choosing(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which rows are meant."""
     for option in (
         click.argument("events", nargs=-1, metavar="[EVENT_ID…]"),
-        click.option("--rse", metavar="NAME", help="Only rows of this RSE."),
+        click.option("--rse", metavar="NAME", help="Only rows of this RSE; `datasets`: of datasets."),
         click.option("--did", metavar="SCOPE:NAME", help="Only rows of this DID."),
         click.option("--failed", is_flag=True, help="Only rows that could not be handled."),
     ):

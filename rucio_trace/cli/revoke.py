@@ -44,8 +44,9 @@ def revoke(ctx: click.Context, /, trace_id: str, **options: Any) -> None:
     """Withdraw a trace, or take a withdrawal back.
 
     Signs a REVOKE in each product that the trace is part of, registers it in the store and prints its id. Wanted is a
-    key with the right `revoke` in the scope; a trace of a file in no Rucio that is part of no product is withdrawn by
-    whoever signed it. --undo withdraws the REVOKE. What is withdrawn already is not withdrawn twice.
+    key with the right `revoke` in the scope. A trace of a file in no Rucio that is part of no product, and the VERIFY
+    of a batch, are withdrawn by whoever signed them. --undo withdraws the REVOKE. What is withdrawn already is not
+    withdrawn twice.
 
     \b
     Example:
@@ -64,7 +65,7 @@ def revoke(ctx: click.Context, /, trace_id: str, **options: Any) -> None:
 
 
 def _histories(at: Desk, target: Stored) -> Histories:
-    """The history of each product that *target* is part of; of the file, if it is in no product."""
+    """The history of each product that *target* is part of; of the file or list, if it is in no product."""
     s = target.trace.statement
     if s.product is not None:
         return {s.product: at.store.product([s.product])[s.product]}

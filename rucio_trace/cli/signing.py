@@ -48,7 +48,8 @@ class NobodyMay(Refuted):
             f"{correction.event} of {correction.name}",
             expected=f"a key with the right to {correction.event} there",
             found="; ".join(reasons),
-            hint=f"the scopes in `{right}` of the federation file give it",
+            hint=f"{'the RSEs in `rses`' if correction.about.batch else f'the scopes in `{right}`'}"
+            " of the federation file give it",
         )
 
 

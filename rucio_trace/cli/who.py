@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rucio_trace.config import Settings
     from rucio_trace.identity import Trust
     from rucio_trace.status import Left
-    from rucio_trace.store import Stored
+    from rucio_trace.store import BatchLine, Stored
     from rucio_trace.trace import ProductKey
 
 __all__ = ["who"]
@@ -86,8 +86,9 @@ def who(
         say("note: nobody is trusted in the settings: that the store took a trace is all that is known of its signer")
     with open_store(settings, migrate=False) as store:
         keys = of_generation(keys_of(store, did), generation)
-        products = store.product(keys)
-    lives = [_life(key, products[key], trust, allow_stale_crl=settings.trust.allow_stale_crl) for key in keys]
+        products, proven = store.product(keys), store.proven(keys)
+    stale = settings.trust.allow_stale_crl
+    lives = [_life(key, products[key], proven.get(key, ()), trust, allow_stale_crl=stale) for key in keys]
     names = account_names(set().union(*(life.accounts for life in lives)), _key(settings, accounts_key), accounts)
     for life in lives:
         if as_json:
@@ -110,9 +111,18 @@ def _key(settings: Settings, file: Path | None) -> bytes | None:
     return None if file is None else read_accounts_key(file)
 
 
-def _life(key: ProductKey, history: Sequence[Stored], trust: Trust | None, *, allow_stale_crl: bool) -> _Life:
+def _life(
+    key: ProductKey,
+    history: Sequence[Stored],
+    lines: Sequence[BatchLine],
+    trust: Trust | None,
+    *,
+    allow_stale_crl: bool,
+) -> _Life:
     found = believed(history, trust, allow_stale_crl=allow_stale_crl)
-    status = product_status(found.counting, str)
+    refused = believed([line.batch for line in lines], trust, allow_stale_crl=allow_stale_crl).refusals
+    counting = [line for line in lines if line.batch.position not in refused]
+    status = product_status(found.counting, str, counting)
     vo = "" if key.vo == "def" else f", VO {key.vo}"
     headline = (
         f"{printable(key.did)} of {printable(key.rucio)}{printable(vo)}\n"
@@ -120,7 +130,7 @@ def _life(key: ProductKey, history: Sequence[Stored], trust: Trust | None, *, al
     )
     events = [s for s in history if s.trace.statement.event in _EVENTS]
     events.sort(key=lambda stored: (stored.trace.statement.time or "", stored.position))
-    return _Life(key, headline, events, left_after(found.counting, str), found)
+    return _Life(key, headline, events, left_after(found.counting, str, counting), found)
 
 
 def _shown(account: str | None, names: Mapping[str, str]) -> str | None:

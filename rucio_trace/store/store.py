@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import select
 
+from rucio_trace.batch import product_of, read_lines
 from rucio_trace.lineage import explore
 from rucio_trace.store import evidence, lists, read, schema
 from rucio_trace.store.copy import copy
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from rucio_trace.status import Status
     from rucio_trace.store.read import MayJoin
     from rucio_trace.store.records import BatchLine, Registration, Stored
-    from rucio_trace.trace import ProductKey
+    from rucio_trace.trace import ProductKey, Statement
     from rucio_trace.verify import Evidence
 
 __all__ = ["Store"]
@@ -125,11 +126,19 @@ class Store:
         """Those of the traces that follow *position* by which others can change the status of a product in Rucio.
 
         They speak of a whole product: its declared CREATE, OBSOLETE and REVOKE, and OBSOLETE and REVOKE of files in no
-        Rucio, which may have joined one. An index serves this: traces of replicas are not looked at.
+        Rucio, which may have joined one; or withdraw a batch, which has an RSE. Two indexes serve this: traces of
+        replicas are not looked at.
         """
         corrections = traces.c.event.in_((str(Event.OBSOLETE), str(Event.REVOKE)))
-        condition = (traces.c.position > position) & traces.c.rse.is_(None) & (traces.c.did.is_not(None) | corrections)
-        return self._read(condition, limit)
+        of_products = traces.c.rse.is_(None) & (traces.c.did.is_not(None) | corrections)
+        of_batches = (traces.c.event == str(Event.REVOKE)) & traces.c.rse.is_not(None)
+        with self._database.snapshot() as connection:
+            found = [
+                stored
+                for condition in (of_products, of_batches)
+                for stored in self._reader.read(connection, (traces.c.position > position) & condition, limit=limit)
+            ]
+        return sorted(found, key=lambda stored: stored.position)[:limit]
 
     def product(
         self, keys: Collection[ProductKey], may_join: MayJoin = lambda _stored, _scope: True
@@ -174,6 +183,17 @@ class Store:
         found = [stored for stored in self.by_id(trace_id) if lists.needs_list(stored.trace.statement)]
         with self._database.reading() as connection:
             return lists.read_list(connection, found[0]) if found else None
+
+    def products_of_batch(self, statement: Statement) -> set[ProductKey]:
+        """The products on the list that *statement* repeats, the REVOKE of a batch; none if it is of no batch."""
+        if statement.batch is None:
+            return set()
+        for stored in self.by_digest(statement.hash):
+            batch = stored.trace.statement
+            if lists.needs_list(batch) and (batch.batch, batch.rse) == (statement.batch, statement.rse):
+                with self._database.reading() as connection:
+                    return {product_of(batch, line) for line in read_lines(lists.read_list(connection, stored))}
+        return set()
 
     def created_outside(self, names: Collection[str]) -> dict[str, list[Stored]]:
         """The CREATE traces of files in no Rucio with these base names, by name, the oldest first."""

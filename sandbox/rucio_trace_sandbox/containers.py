@@ -79,7 +79,7 @@ def keys(folder: Path) -> None:
     authority = SandboxAuthority(folder / "trust")
     for site in SITES:
         name, own = f"SITE-{site.upper()}", folder / f"site-{site}"
-        _hand_over(authority, name, own, rses=[f"XRD-{site.upper()}"], create=[SCOPE])
+        _hand_over(authority, name, own, rses=[f"XRD-{site.upper()}"], create=[SCOPE], revoke=[SCOPE])
         _write_secret(own / "accounts.key", secrets.token_urlsafe(24))
         _write_secret(own / "store.password", _secret(folder, "traces"))
     _hand_over(authority, PRODUCER, folder / "client", rses=[], create=[SCOPE], obsolete=[SCOPE], revoke=[SCOPE])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from recorder_kit import Kit
 from rucio_trace_daemons.auditor.options import Options
+from rucio_trace_daemons.auditor.rounds import Rounds
 from rucio_trace_daemons.auditor.service import Auditor
 from rucio_trace_policy.tables import tables
 from sqlalchemy import func, select, update
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from rucio_trace_daemons.auditor.rounds import Round
     from rucio_trace_sandbox.storage import Rse
     from sqlalchemy import Row
 
@@ -31,9 +33,9 @@ class AuditKit(Kit):
 
     endless = False
 
-    def filled(self, rse: Rse, count: int, size: int = 1000) -> list[str]:
+    def filled(self, rse: Rse, count: int, size: int = 1000, prefix: str = "file") -> list[str]:
         """Files on *rse* that are signed; returns their names."""
-        names = [f"file{number:03}" for number in range(count)]
+        names = [f"{prefix}{number:03}" for number in range(count)]
         for number, name in enumerate(names):
             self.rucio.upload(rse, name, bytes([10, 20, 30, 40 + number]) * (size // 4))
         self.run()
@@ -81,6 +83,9 @@ class AuditKit(Kit):
         with self.rucio.engine.connect() as connection:
             return list(connection.execute(select(rounds).order_by(rounds.c.audit, rounds.c.rse_id, rounds.c.round)))
 
+    def under_way(self) -> list[Round]:
+        return Rounds(self.rucio.engine).under_way(None)
+
     @property
     def work_left(self) -> list[Row[Any]]:
         work = tables(self.rucio.backend).audit_work
@@ -101,13 +106,15 @@ class AuditKit(Kit):
             rows = connection.execute(select(breakers).where(breakers.c.opened_at.is_not(None)))
             return {row.rse_id: row.reason for row in rows}
 
-    def batches(self) -> list[Stored]:
-        return [stored for stored in self.traces() if stored.trace.statement.batch is not None]
+    def batches(self, rse: str | None = None) -> list[Stored]:
+        """Those of the RSE of that name, or all."""
+        signed = [stored for stored in self.traces() if stored.trace.statement.batch is not None]
+        return [stored for stored in signed if rse in (None, stored.trace.statement.rse)]
 
-    def lines(self) -> list[str]:
-        """The DIDs in the lists of all batches, in the order in which they were signed."""
-        store = self.recorder().store
-        return [json.loads(line)["did"] for batch in self.batches() for line in store.list_of(batch.id).splitlines()]
+    def lines(self, rse: str | None = None) -> list[str]:
+        """The DIDs in the lists of these batches, in the order in which they were signed."""
+        store, batches = self.recorder().store, self.batches(rse)
+        return [json.loads(line)["did"] for batch in batches for line in store.list_of(batch.id).splitlines()]
 
     def count(self, table: str) -> int:
         with self.rucio.engine.connect() as connection:

@@ -37,7 +37,7 @@ class Demo:
         return Path(re.search(r"^Everything of this demo lies in (.*)$", self.output, re.MULTILINE)[1])
 
     def wait(self) -> int:
-        status = self.process.wait(280)
+        status = self.process.wait(580)  # as long as the test may take
         self._reader.join()
         return status
 

@@ -179,3 +179,86 @@ def test_a_stopped_campaign_signs_what_it_has_read(kit: AuditKit, here: Rse) -> 
     kit.audit()
     assert names_of(kit.lines()) == names[:2]
     assert (kit.ended, kit.work_left) == (1, [])
+
+
+def test_what_cannot_be_read_holds_up_no_sweep(kit: AuditKit, here: Rse) -> None:
+    names = kit.filled(here, 3)
+    path = kit.rucio.pfn_path(here, names[0])
+    path.rename(path.with_name("aside"))
+    path.mkdir()  # neither a file nor missing
+    kit.start()
+    auditor = kit.auditor()
+    while kit.ended < 2:
+        kit.make_work_due()
+        kit.work(auditor)
+    assert [(round_.good, round_.unread) for round_ in kit.rounds[:2]] == [(2, 1), (2, 1)]
+
+
+def test_a_round_that_is_over_signs_nothing_of_the_next(kit: AuditKit, here: Rse) -> None:
+    kit.filled(here, 2)
+    kit.start()
+    worker, late = kit.auditor().worker(), kit.auditor().worker()
+    worker.step()
+    [before] = kit.under_way()
+    while worker.step() and not kit.ended:
+        pass
+    while not kit.under_way():
+        worker.step()
+    worker._read_some(kit.under_way())
+    assert {row.outcome for row in kit.work_left} == {"good"}
+    assert late._sign(before) == 0
+    assert {row.batch for row in kit.work_left} == {None}
+
+
+def test_what_rucio_removes_while_it_is_read_is_not_bad(
+    kit: AuditKit, here: Rse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = kit.filled(here, 2)
+    kit.start(every=86_400)
+    worker = kit.auditor().worker()
+    worker.step()  # the round has begun
+    watch, last = worker.watch, kit.rucio.pfn_path(here, names[1])
+
+    def remove_meanwhile(count: int) -> None:
+        watch(count)
+        if last.exists():  # the replicas of this claim are looked up by now
+            kit.set_state(here, names[1], "B")  # the reaper has marked it
+            last.unlink()
+
+    monkeypatch.setattr(worker, "watch", remove_meanwhile)
+    while worker.step() and not kit.ended:
+        pass
+    assert (kit.rounds[0].good, kit.rounds[0].bad, kit.rounds[0].unread) == (1, 0, 1)
+    assert [row.action for row in kit.outbox if row.action == "audit"] == []
+
+
+def test_one_rse_that_may_not_be_read_stops_no_other(kit: AuditKit, here: Rse) -> None:
+    there = kit.rucio.add_posix_rse("THERE")
+    kit.filled(here, 2)
+    kit.rucio.upload(there, "there", b"there")
+    kit.run()
+    kit.start(every=86_400)
+    kit.auditor().worker().step()  # the rounds have begun
+    kit.rucio.set_attribute(here, "trace_quiet_hours", "at night")
+    kit.audit()
+    assert names_of(kit.lines()) == ["there"]
+    kit.rucio.set_attribute(here, "trace_quiet_hours", "")
+    kit.rucio.set_attribute(here, "trace_method", "none")
+    kit.audit()
+    assert len(kit.lines()) == 1
+    kit.rucio.set_attribute(here, "trace_method", "read")
+    kit.audit()
+    assert len(kit.lines()) == 3
+
+
+def test_an_auditor_beats_while_it_reads(kit: AuditKit, here: Rse) -> None:
+    from datetime import timedelta
+
+    from rucio.db.sqla.models import Heartbeat
+    from sqlalchemy import select
+
+    kit.filled(here, 1)
+    kit.start(every=86_400)
+    kit.audit(lease=timedelta(microseconds=1))
+    with kit.rucio.session() as session:
+        assert session.execute(select(Heartbeat.readable)).scalars().all() == ["traceability-auditor"]

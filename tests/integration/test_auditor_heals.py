@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 import rucio_daemons
 from auditor_kit import AuditKit, flip
+from click.testing import CliRunner
 from rucio_trace_sandbox import daemons
+
+from rucio_trace.cli import cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -203,3 +208,64 @@ def test_what_minos_calls_unavailable_for_a_while_is_not_read(
     while worker.step() and not kit.ended:
         pass
     assert (kit.rounds[0].unread, kit.batches()) == (1, [])
+
+
+def test_an_operator_declares_what_the_breaker_held_back_and_the_last_copy_by_name(
+    kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = two
+    replicate(kit, fts, a, "one", "two", "three")
+    for rse, name in ((b, "one"), (b, "two"), (a, "three"), (b, "three")):
+        flip(kit.rucio.pfn_path(rse, name))
+    kit.start(every=86_400)
+    kit.audit()
+    kit.run()
+
+    def declare(*arguments: str, answer: str = "y\n") -> str:
+        result = CliRunner().invoke(cli, ["audit", "declare", *arguments], input=answer)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.output
+
+    assert "good copy left" in declare("--rses", "B", answer="n\n")
+    assert kit.bad_replicas() == {}
+    assert "test:three has no good copy left" in declare("--rses", "B")
+    assert kit.bad_replicas() == {"one": 1, "two": 1}
+    assert "nothing to declare" in declare("test:three")
+    declare("test:three", "--rses", "A", "--last-copy", "--yes")
+    assert kit.bad_replicas() == {"one": 1, "two": 1, "three": 1}
+    kit.run()
+    assert kit.outbox == []
+
+
+def test_what_changed_after_it_was_condemned_is_not_declared(
+    kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn
+) -> None:
+    from rucio.db.sqla.constants import BadFilesStatus
+    from rucio.db.sqla.models import BadReplica
+    from rucio_trace_daemons.auditor.declare import condemned, declare
+
+    a, b = two
+    replicate(kit, fts, a, "file")
+    flip(kit.rucio.pfn_path(b, "file"))
+    kit.start("B", every=86_400)
+    kit.audit()
+    kit.run()
+    found = list(condemned(kit.rucio.engine, None))
+    assert [(one.name, one.saved) for one in found] == [("file", True)]
+    kit.set_state(a, "file", "T")
+    kit.run()
+    assert declare(found, "root") == 0  # the good copy is out of reach
+    kit.set_state(a, "file", "A")
+    assert declare(found, "root") == 0  # something is pending about the good copy
+    kit.run()
+    again = [replace(one, generation=one.generation - timedelta(days=1)) for one in found]
+    assert declare(again, "root") == 0  # of an older file of that name
+    kit.audit(declare=True, account="nobody")  # no such account in Rucio
+    assert kit.bad_replicas() == {}
+    with kit.rucio.session() as session:  # an older declaration that nobody closed
+        BadReplica(
+            scope=kit.rucio.scope, name="file", rse_id=b.id, reason="", state=BadFilesStatus.BAD, account=kit.rucio.root
+        ).save(session=session)
+    assert declare(found, "root") == 1
+    assert kit.rucio.replica_states("test:file") == {"A": "A", "B": "D"}
+    assert (declare(found, "root"), kit.bad_replicas()) == (0, {"file": 1})

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
 from recorder_kit import Kit
+from rucio_trace_daemons.backfill import remote
 
 from rucio_trace.cli import cli
 
@@ -92,5 +93,6 @@ def test_workers_read_what_the_storage_says_crosses_and_a_killed_one_costs_only_
     assert (str(trace.trace.statement.event), trace.trace.statement.adopted) == ("VERIFY", True)
 
 
-def test_a_cluster_that_is_not_there_is_said(kit: Kit) -> None:
+def test_a_cluster_that_is_not_there_is_said(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "CONNECT_SECONDS", 1)
     assert "Dask scheduler tcp://127.0.0.1:1" in backfill(kit, "tcp://127.0.0.1:1", "HERE", code=2)

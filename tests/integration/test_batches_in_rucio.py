@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import test_recorder as life
+from click.testing import CliRunner
 from rucio_trace_daemons.recorder.refresh import refresh
 from rucio_trace_policy.database import writing
 from rucio_trace_policy.tables import tables
@@ -13,7 +14,10 @@ from samples import batch_statement
 from sqlalchemy import select
 
 from rucio_trace.batch import Line, write_lines
+from rucio_trace.cli import cli
+from rucio_trace.corrections import withdraw
 from rucio_trace.envelope import sign
+from rucio_trace.history import history_of
 from rucio_trace.statement import Event, format_time, parse_time
 from rucio_trace.store import Outcome
 
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from rucio_trace_sandbox.storage import Rse
 
     from rucio_trace.envelope import Trace
-    from rucio_trace.trace import ProductKey
+    from rucio_trace.trace import ProductKey, Statement
 
 kit = life.kit
 here = life.here
@@ -128,6 +132,36 @@ def test_a_withdrawn_batch_leaves_what_single_traces_say(kit: Kit, here: Rse) ->
         revokes=made.id,
         name=made.statement.name,
     )
+    assert proofs(kit, "file") == first
+
+
+def test_a_batch_is_withdrawn_by_command_and_rucio_follows_whoever_did_it(kit: Kit, here: Rse) -> None:
+    def revoke(*options: str) -> Statement:
+        result = CliRunner().invoke(cli, ["--config", str(kit.file), "revoke", made.id, *options])
+        assert result.exit_code == 0, result.output
+        return kit.traces()[-1].trace.statement
+
+    life.uploaded(kit, here)
+    first = proofs(kit, "file")
+    made = verify(kit, here, keys(kit), first["HERE"] + MOMENT)
+    proven = proofs(kit, "file")
+    withdrawal = revoke("--reason", "a bad cable")
+    repeated = ("name", "size", "hash", "hash_algorithm", "rucio", "vo", "rse", "batch")
+    for key in repeated:
+        assert getattr(withdrawal, key) == getattr(made.statement, key), key
+    assert (withdrawal.event, withdrawal.revokes, withdrawal.method) == (Event.REVOKE, made.id, None)
+    assert proofs(kit, "file") == first
+    assert revoke("--reason", "again") == withdrawal  # nothing more was said
+    revoke("--undo")
+    assert proofs(kit, "file") == proven
+
+    recorder = kit.recorder()
+    recorder.follow()
+    elsewhere = withdraw(made, None, history_of([]), "said by a colleague")
+    [answer] = recorder.store.register([elsewhere.signed(kit.member.signer, "SITE-A", datetime.now(UTC))], trust=None)
+    assert answer.outcome is Outcome.STORED
+    assert proofs(kit, "file") == proven
+    kit.recorder().follow()
     assert proofs(kit, "file") == first
 
 

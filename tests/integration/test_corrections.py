@@ -241,6 +241,28 @@ def test_a_trace_of_a_file_in_no_rucio_is_withdrawn_by_who_signed_it_alone(kit: 
     kit.call("verify", str(kit.folder / "elsewhere.zip"), code=1)
 
 
+@on_sqlite
+def test_a_datasets_list_is_withdrawn_once_and_as_a_datasets_and_that_can_be_taken_back(kit: Correcting) -> None:
+    from rucio.core.did import add_did, attach_dids, set_status
+    from rucio.db.sqla.constants import DIDType
+
+    kit.upload()
+    rucio, scope = kit.rucio, kit.rucio.scope
+    with rucio.session() as session:
+        add_did(scope, "june", DIDType.DATASET, rucio.root, session=session)
+        attach_dids(scope, "june", [{"scope": scope, "name": "file"}], rucio.root, session=session)
+        set_status(scope, "june", session=session, open=False)
+    kit.run()
+    [create] = kit.traces("june")
+    withdrawn = kit.call("revoke", create.id, "--reason", "wrong list").stdout.strip()
+    revoke = kit.traces("june")[-1].trace.statement
+    assert (revoke.event_id, revoke.members, revoke.hash) == (withdrawn, 1, create.trace.statement.hash)
+    assert "withdrawn already" in kit.call("revoke", create.id, "--reason", "wrong list").stderr
+    kit.call("revoke", create.id, "--undo")
+    kit.call("obsolete", "test:june", "--reason", "superseded")
+    assert [event for event, _ in kit.events("june")] == ["CREATE", "REVOKE", "REVOKE", "OBSOLETE"]
+
+
 # An origin that turns out wrong --------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,9 @@ from rucio_trace_sandbox.processes import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Two federations at once, on a machine that has other tests to run.
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def two_demos() -> Iterator[list[Demo]]:
@@ -38,7 +41,7 @@ def two_demos() -> Iterator[list[Demo]]:
             Demo("--megabytes", "1", "--folder", folder / "one"),
             Demo("--megabytes", "1", "--folder", folder / "two", "--product", product),
         ]
-        wait_until(lambda: "\n7. " in demos[1].output or demos[1].process.poll() is not None, "six steps", 280)
+        wait_until(lambda: "\n7. " in demos[1].output or demos[1].process.poll() is not None, "six steps", 560)
         demos[1].process.send_signal(signal.SIGINT)
         for demo in demos:
             demo.wait()

@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 from recorder_kit import Kit
 from rucio_trace_daemons.gaps import find
+from rucio_trace_daemons.gaps.mend import mend
+from rucio_trace_daemons.rses import Rses
 from rucio_trace_policy import hooks
 from rucio_trace_policy.tables import tables
 from sqlalchemy import text
@@ -201,6 +203,26 @@ def test_what_rucio_has_overtaken_is_not_looked_at(kit: Kit, here: Rse) -> None:
     assert [event for event, _ in kit.events("file")][:2] == ["CREATE", "DELETE"]
     assert kit.outbox == []
     assert found(kit, code=0) == []
+
+
+def test_what_two_searches_found_at_once_is_signed_once(kit: Kit, here: Rse) -> None:
+    noted = kit.rucio.add_posix_rse("NOTED", trace_method="none")
+    kit.rucio.upload(here, "file", b"content")
+    kit.run()
+    unseen(kit)
+    kit.delete(here, "file")
+    kit.rucio.upload(noted, "noted", b"content")
+    seen(kit)
+    rses = Rses(kit.rucio.engine)
+    both = list(find.Search(kit.rucio.engine, rses.get([here.id, noted.id])).gaps())
+    for _ in range(2):
+        mend(kit.rucio.engine, both, rses)
+    kit.run()
+    mend(kit.rucio.engine, both, rses)  # and a third one was slow
+    kit.run()
+    assert kit.events("file") == [("CREATE", "HERE"), ("DELETE", "HERE")]
+    assert len(kit.events("noted")) == 1
+    assert kit.outbox == []
 
 
 def test_rses_that_are_not_read_are_told_apart(kit: Kit, here: Rse) -> None:

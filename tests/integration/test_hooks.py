@@ -133,6 +133,17 @@ def _replace_source(rucio: EmbeddedRucio, old: str, new: str) -> None:
     _run(rucio, *statements)
 
 
+def test_an_index_that_an_older_version_did_not_have_is_found_missing_and_made(rucio: EmbeddedRucio) -> None:
+    hooks.install(rucio.engine)
+    outbox = tables(rucio.backend).outbox
+    index = next(index for index in outbox.indexes if str(index.name).endswith("outbox_datasets"))
+    with rucio.engine.begin() as connection:
+        index.drop(connection)
+    assert {fault.part for fault in hooks.status(rucio.engine).faults} == {index.name}
+    hooks.install(rucio.engine)
+    hooks.check(rucio.engine)
+
+
 def test_hooks_of_an_older_version_are_found_and_replaced(rucio: EmbeddedRucio) -> None:
     hooks.install(rucio.engine)
     _replace_source(rucio, f"hooks version {ddl.VERSION}", "hooks version 0")

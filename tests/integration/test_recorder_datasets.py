@@ -14,12 +14,16 @@ import blake3
 import pytest
 from click.testing import CliRunner
 from datasets_kit import DatasetKit
+from forking import killed_at
+from prometheus_client import generate_latest
+from rucio_trace_daemons.monitoring import served
 from rucio_trace_daemons.recorder import counting, mending
 from rucio_trace_daemons.recorder.mending import Choice
+from rucio_trace_daemons.rses import Rses
 from rucio_trace_policy.database import GUARDED_JSON, PLUGIN
-from test_recorder_seams import killed_at
 
 from rucio_trace.cli import cli
+from rucio_trace.config import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,8 +129,9 @@ def test_a_closed_dataset_waits_for_files_without_a_trace(kit: DatasetKit, here:
     assert row.last_error.startswith("test:dataset: 1 of 2 files have no origin yet")
     [_, line] = sorted(mending.summarise(kit.rucio.engine).lines, key=lambda line: line.rse)
     assert (line.rse, line.waiting) == ("datasets", 1)
-    [listed] = mending.chosen(kit.rucio.engine, Choice(scope="test", name="dataset"), 5)
-    assert listed[0] == "datasets"
+    for choice in (Choice(scope="test", name="dataset"), Choice(rse="datasets")):
+        [listed] = mending.chosen(kit.rucio.engine, choice, 5)
+        assert (listed[0], listed[1].event_id) == ("datasets", row.event_id)
     assert kit.shown() is None or kit.shown()[0] == "PENDING"
     path.with_name("hidden").rename(path)
     mending.retry(kit.rucio.engine, Choice(name="b"))
@@ -200,6 +205,27 @@ def test_a_dataset_is_what_the_worst_of_its_files_is(kit: DatasetKit, here: Rse)
     assert kit.shown("other") is None  # nothing of its file changed since it was put there
 
 
+def test_a_file_whose_name_holds_a_line_feed_keeps_its_dataset_waiting_and_nothing_else(
+    kit: DatasetKit, here: Rse
+) -> None:
+    traced(kit, here, "a", "b\n", "c")
+    kit.dataset("odd", "a", "b\n", "c")
+    kit.close_dataset("odd")
+    kit.run()
+    [row] = kit.outbox
+    assert "no line break" in row.last_error
+    kit.dataset("dataset", "a", "c")
+    kit.close_dataset()
+    kit.run()
+    assert kit.shown() == ("GENUINE", "2/2")
+
+
+def metrics(kit: DatasetKit) -> str:
+    """What Prometheus is told."""
+    with served(Metrics(), "recorder", kit.rucio.engine, Rses(kit.rucio.engine)):
+        return generate_latest().decode()
+
+
 def test_a_recorder_without_the_right_waits_and_signs_once_it_has_it(rucio: EmbeddedRucio, kit: DatasetKit) -> None:
     here = kit.rucio.add_posix_rse("HERE")
     traced(kit, here, "a")
@@ -212,9 +238,12 @@ def test_a_recorder_without_the_right_waits_and_signs_once_it_has_it(rucio: Embe
     [row] = kit.outbox
     assert "the right to CREATE in scope test" in row.last_error
     assert row.message is not None
+    assert 'traceability_outbox_rows{rse="datasets",state="waiting"} 1.0' in metrics(kit)
+    assert 'traceability_alarm_reports{kind="STORE_REFUSES",subject="SITE-A"} 1.0' in metrics(kit)
     federation.write_text(rights)
     kit.make_due()
     kit.run()
+    assert 'traceability_outcomes_total{outcome="CREATE",rse="datasets"}' in metrics(kit)
     assert [statement.event_id for statement in kit.signed()] == [row.event_id]
 
 
@@ -279,7 +308,8 @@ def test_killed_at_any_seam_each_row_of_a_dataset_ends_once(kit: DatasetKit, her
         kit.dataset(name, "a", "b")
         kit.close_dataset(name)
         events = [row.event_id for row in kit.outbox]
-        assert killed_at(kit, seam, 2 if seam.startswith("claim") else 1), seam  # the first claim is of replicas
+        hit = 2 if seam.startswith("claim") else 1  # the first claim is of replicas
+        assert killed_at(kit, kit.run, seam, hit), seam
         kit.make_due()
         kit.run()
         assert [statement.event_id for statement in kit.signed(name)] == events

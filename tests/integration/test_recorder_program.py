@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 from recorder_kit import Kit
 from rucio_trace_daemons import running
+from rucio_trace_daemons.auditor import main as auditor
 from rucio_trace_daemons.recorder import main as program
 from sqlalchemy import text
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rucio_trace_sandbox.storage import Rse
 
 RECORDER = Path(sys.executable).with_name("rucio-trace-recorder")
+PARSERS = {RECORDER.name: program._parser, "rucio-trace-auditor": auditor._parser}
 ETC = Path(__file__).parents[2] / "etc"
 
 
@@ -261,8 +263,7 @@ def test_a_systemd_unit_starts_our_program_with_options_it_has(unit: Path, folde
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(unit.read_text())
     command, *arguments = shlex.split(parser["Service"]["ExecStart"])
-    assert Path(command).name == RECORDER.name
-    program._parser().parse_args(arguments)
+    PARSERS[Path(command).name]().parse_args(arguments)
     if shutil.which("systemd-analyze"):
         copy = folder / unit.name.replace("@", "@test")
         copy.write_text(unit.read_text().replace(command, str(RECORDER)))

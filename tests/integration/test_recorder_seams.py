@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from forking import killed_at
 from producing import Declaring
 from rucio_trace_daemons.recorder.deliver import Delivery
 from rucio_trace_daemons.recorder.outbox import Outbox
@@ -55,31 +55,6 @@ def kit(rucio: EmbeddedRucio) -> Iterator[Declaring]:
 @pytest.fixture
 def rses(kit: Kit) -> list[Rse]:
     return [kit.rucio.add_posix_rse(name) for name in ("ONE", "TWO", "THREE")]
-
-
-def killed_at(kit: Kit, seam: str, hit: int = 1) -> bool:
-    """Run a recorder in a child that kills itself at the *hit*-th passing of *seam*; whether it got that far."""
-    kit.rucio.engine.dispose()  # no connection may be in two processes
-    child = os.fork()
-    if child == 0:
-        try:
-            passed = Counter[str]()
-
-            def at_seam(name: str) -> None:
-                passed[name] += 1
-                if name == seam and passed[name] == hit:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            kit.run(at_seam)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return True
-    assert os.WEXITSTATUS(status) == 0, "the recorder failed by itself"
-    return False
 
 
 @dataclass
@@ -162,7 +137,7 @@ def test_killed_at_any_seam_nothing_is_lost_and_nothing_doubled(kit: Declaring, 
     tell_everything(kit, rses)
     ledger = Ledger(kit)
     ledger.note()
-    assert killed_at(kit, seam)
+    assert killed_at(kit, kit.run, seam)
     kit.make_due()
     kit.run()
     reveal(kit, rses)
@@ -254,7 +229,7 @@ def test_killed_at_random_seams_every_row_ends_once(kit: Declaring, rses: list[R
                 story.happen()
             ledger.note()
             seam = story.random.choice(SEAMS)
-            if killed_at(kit, seam, story.random.randint(1, 2)):
+            if killed_at(kit, kit.run, seam, story.random.randint(1, 2)):
                 kills[seam] += 1
             kit.make_due()
         kit.run()
@@ -276,7 +251,7 @@ def test_without_one_commit_the_law_breaks(
     tell_everything(kit, rses)
     ledger = Ledger(kit)
     ledger.note()
-    killed_at(kit, "recomputed")
+    killed_at(kit, kit.run, "recomputed")
     kit.make_due()
     reveal(kit, rses)
     kit.recorder().worker().step()

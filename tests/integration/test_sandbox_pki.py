@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import tomllib
 import zipfile
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from defusedxml import ElementTree
+from rucio_trace_sandbox import containers
+from rucio_trace_sandbox.demo import federation
 from rucio_trace_sandbox.pki import SandboxAuthority
 from rucio_trace_sandbox.sentinel import make_product
 from samples import product, statement
@@ -23,6 +26,16 @@ if TYPE_CHECKING:
     from rucio_trace_sandbox.pki import Member
 
     from rucio_trace.identity import Trust
+
+
+def test_recorders_of_demo_and_containers_may_sign_and_withdraw_lists_of_datasets(tmp_path: Path) -> None:
+    for name in ("database", "broker", "trust", "site-a", "site-b", "client", "federation"):
+        (tmp_path / name).mkdir()
+    containers.keys(tmp_path)
+    federation._write_settings(federation.Place(tmp_path))
+    for file in (tmp_path / "trust/federation.toml", tmp_path / "federation/federation.toml"):
+        members = [m for m in tomllib.loads(file.read_text())["member"] if m["name"].startswith("SITE-")]
+        assert [(m["create"], m["revoke"]) for m in members] == [(["eo"], ["eo"])] * 2
 
 
 def _trace(member: Member, rse: str = "A-DISK") -> Trace:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import blake3
 import pytest
-from recorder_kit import Kit
+from auditor_kit import AuditKit, names_of
 from rucio_trace_daemons.readers.xrootd import CLOCKS_APART, XRootDReader
 from rucio_trace_daemons.storage_errors import NotFound
 from rucio_trace_sandbox.checksums import strong_checksums
@@ -45,8 +45,8 @@ def place(xrootd: XRootD) -> Path:
 
 
 @pytest.fixture
-def kit(rucio_sqlite: EmbeddedRucio) -> Iterator[Kit]:
-    kit = Kit(rucio_sqlite)
+def kit(rucio_sqlite: EmbeddedRucio) -> Iterator[AuditKit]:
+    kit = AuditKit(rucio_sqlite)
     yield kit
     kit.close()
 
@@ -126,7 +126,7 @@ def test_what_rucio_and_xrdcp_ask_for_is_as_they_expect_it(
 # ------------------------------------------------------------------------------------------ the recorder
 
 
-def copied(kit: Kit, rse: Rse) -> Path:
+def copied(kit: AuditKit, rse: Rse) -> Path:
     """The file of a product with an origin elsewhere."""
     here = kit.rucio.add_posix_rse("HERE")
     kit.rucio.upload(here, "file", CONTENT)
@@ -137,7 +137,7 @@ def copied(kit: Kit, rse: Rse) -> Path:
     return path
 
 
-def test_a_replica_is_proven_by_the_storages_own_reading(kit: Kit, xrootd: XRootD) -> None:
+def test_a_replica_is_proven_by_the_storages_own_reading(kit: AuditKit, xrootd: XRootD) -> None:
     rse = kit.rucio.add_xrootd_rse("XRD", xrootd, prefix=kit.rucio.folder.name, **FRESH)
     path = copied(kit, rse)
     copy = kit.traces()[-1].trace.statement
@@ -172,7 +172,7 @@ def liar(sandbox_folder: Path) -> Iterator[XRootD]:
     [("0", 0, "storage"), ("0", 2, "read"), ("0", -2, "read"), ("0", None, "read"), ("1", 0, "read")],
     ids=["believed", "shows its age", "is from the future", "says nonsense", "found by the spot check"],
 )
-def test_a_storage_that_repeats_itself(kit: Kit, liar: XRootD, share: str, since: int | None, method: str) -> None:
+def test_a_storage_that_repeats_itself(kit: AuditKit, liar: XRootD, share: str, since: int | None, method: str) -> None:
     """Its word about the bytes it lost is believed if it lies about the time too: only reading finds that."""
     read = "just now" if since is None else format_time(datetime.now(UTC) - since * CLOCKS_APART)
     answer = f"{blake3.blake3(CONTENT).hexdigest()} read={read} size={len(CONTENT)} direct\n"
@@ -186,3 +186,24 @@ def test_a_storage_that_repeats_itself(kit: Kit, liar: XRootD, share: str, since
     kit.run()
     found = kit.traces()[-1].trace.statement
     assert (found.event, found.method) == (("VERIFY" if method == "storage" else "CORRUPT"), method)
+
+
+# ------------------------------------------------------------------------------------------- the auditor
+
+
+@pytest.mark.parametrize(("share", "method"), [("0", "storage"), ("1", "read")])
+def test_an_audit_takes_the_storages_word_unless_it_checks_it_and_finds_a_flipped_bit(
+    kit: AuditKit, xrootd: XRootD, share: str, method: str
+) -> None:
+    prefix = kit.rucio.folder.name
+    rse = kit.rucio.add_xrootd_rse("XRD", xrootd, prefix=prefix, **FRESH | {"trace_spot_check": share})
+    names = kit.filled(rse, 3)
+    flip(kit.rucio.pfn_path(rse, names[1]))
+    kit.start()
+    kit.audit()
+    [batch] = kit.batches()
+    assert batch.trace.statement.method == method
+    assert names_of(kit.lines()) == [names[0], names[2]]
+    assert (kit.rounds[0].good, kit.rounds[0].bad) == (2, 1)
+    kit.run()
+    assert kit.events(names[1])[-1] == ("CORRUPT", "XRD")

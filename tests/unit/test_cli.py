@@ -145,6 +145,8 @@ def test_every_help_text_ends_with_an_example(path: tuple[str, ...]) -> None:
         ["audit", "stop", "first"],
         ["audit", "report", "--overdue", "1"],
         ["audit", "reset", "XRD-A"],
+        ["audit", "declare"],
+        ["audit", "declare", "--rses", "XRD-A", "--last-copy"],
     ],
     ids=" ".join,
 )

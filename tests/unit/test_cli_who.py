@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from commands import DAY, NOW, lines, run
+from samples import batch_statement
 from test_cli_store import HOSTILE, NAME, NEW, OLD, Site
 
 from rucio_trace.accounts import pseudonym
+from rucio_trace.batch import Line, write_lines
 from rucio_trace.cli.terminal import printable
+from rucio_trace.envelope import sign
 from rucio_trace.store import Store
 from rucio_trace.trace import Cause, Event, Found, Source, format_time
 
@@ -140,6 +143,34 @@ def test_a_withdrawn_deletion_says_so_and_took_nothing(tmp_path: Path) -> None:
     [_, delete] = told(site)
     assert (delete["withdrawn_by"], delete["last_copy"]) == (revoke.id, None)
     assert f"withdrawn by {revoke.id}" in run("who", f"s2:{NAME}", config=site.config, code=0).stdout
+
+
+def test_a_copy_that_a_batch_proved_is_left_if_the_batch_is_believed(tmp_path: Path) -> None:
+    for name in ("site", "stranger"):
+        (tmp_path / name).mkdir()
+    site, stranger = Site(tmp_path / "site"), Site(tmp_path / "stranger")
+    site.register(
+        site.made(NEW, Event.CREATE, 8, GOOD),
+        site.made(NEW, Event.COPY, 7, GOOD, rse="SITE-B_DISK", method="transfer", observed=None),
+    )
+
+    def batch(by: Site, days_ago: float) -> None:
+        line = Line(NEW.did, NEW.generation, "BLAKE3:" + "a" * 64, format_time(NOW - days_ago * DAY))
+        signer = by.party.issued.signer
+        own = {"site": "SITE-A", "signer": signer.fingerprint, "rucio": NEW.rucio, "rse": "SITE-B_DISK"}
+        trace = sign(batch_statement([line], **own), signer)
+        with Store.open(site.url) as store:
+            [answer] = store.register([trace], trust=None, lists={trace.id: write_lines([line])})
+            assert answer.outcome == "stored", answer
+
+    def left() -> list[object]:
+        return [(item["proven_left"], item["unread_left"]) for item in told(site) if item["event"] == "DELETE"]
+
+    site.register(site.made(NEW, Event.DELETE, 2, GOOD, **UNREAD))
+    batch(stranger, 6)
+    assert left() == [(0, 1)]
+    batch(site, 5)
+    assert left() == [(1, 0)]
 
 
 def test_hostile_accounts_are_shown_harmlessly(site: Site) -> None:

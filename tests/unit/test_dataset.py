@@ -23,10 +23,13 @@ from rucio_trace_daemons.recorder.decide import (
     Withdraw,
     decide_dataset,
 )
-from samples import product, statement, stored, unsigned
+from samples import START, product, signer, statement, stored, unsigned
 
+from rucio_trace.corrections import discourage, withdraw
 from rucio_trace.dataset import MAX_CONTENTS, Counted, Listing, aggregate, line
+from rucio_trace.envelope import sign
 from rucio_trace.errors import Malformed
+from rucio_trace.history import history_of
 from rucio_trace.identity import Trust
 from rucio_trace.statement import Content, Event, Statement
 from rucio_trace.status import Status, product_status
@@ -111,6 +114,14 @@ def test_the_status_of_a_datasets_own_traces() -> None:
     assert product_status([create], str).status is Status.GENUINE
     assert product_status([create, revoke], str).status is Status.REVOKED
     assert product_status([create, stored(unsigned(Event.OBSOLETE, rse=None), 2)], str).status is Status.OBSOLETE
+
+
+def test_what_corrects_a_dataset_says_that_it_is_one() -> None:
+    create = sign(of_dataset(), signer())
+    history = history_of([create])
+    for correction in (withdraw(create, product(), history, "wrong"), discourage(product(), history, "old")):
+        statement_ = correction.signed(signer(), "SITE", START).statement
+        assert (statement_.members, statement_.hash) == (2, create.statement.hash)
 
 
 def test_a_list_signed_for_a_file_makes_no_dataset_of_it() -> None:

@@ -131,6 +131,18 @@ def test_where_nothing_can_be_looked_at_a_doubt_is_not_signed(method: Method) ->
     assert _decide("CAD", method) == [ARRIVAL, EXCLUDED]
 
 
+def test_what_a_search_queued_tells_nothing_that_was_told_since() -> None:
+    def decided(*changes: tuple[str | None, str | None], traced: bool) -> list[Decision]:
+        queued = [Change(old, new, NOW, queued=True) for old, new in changes]
+        return decide(queued, Method.NONE, traced=traced, now=NOW, grace=GRACE)
+
+    gone, here = ("A", None), (None, "A")
+    assert decided(gone, gone, traced=True) == [DELETE, SUPERSEDED]
+    assert decided(gone, traced=False) == [SUPERSEDED]
+    assert decided(here, here, traced=False) == [SUPERSEDED, ARRIVAL]
+    assert decided(here, traced=True) == [SUPERSEDED]
+
+
 def test_no_row_is_no_decision() -> None:
     assert _decide("") == []
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine, Row
 
+    from rucio_trace.envelope import Trace
     from rucio_trace.identity import Trust
     from rucio_trace.store import Store
     from rucio_trace_daemons.auditor.options import Options
@@ -78,11 +79,12 @@ class Batches:
                 return 0
         with writing(self.engine) as connection:
             this = and_(rounds.audit == round_.audit, rounds.rse_id == round_.rse_id, rounds.round == round_.number)
-            if connection.scalar(select(rounds.round).where(this).with_for_update(skip_locked=True)) is None:
-                return 0  # another worker is at it
-            method = connection.scalar(select(work.method).where(lines).order_by(work.ordinal).limit(1))
+            here = select(rounds.round).where(this, rounds.ended_at.is_(None)).with_for_update(skip_locked=True)
+            if connection.scalar(here) is None:
+                return 0  # another worker is at it, or the round is over: what is there now is of the next one
+            method = connection.scalar(select(work.method).where(lines).order_by(work.batch, work.ordinal).limit(1))
             columns = (work.scope, work.name, work.generation, work.digest, work.observed)
-            query = select(*columns).where(lines, work.method == method).order_by(work.ordinal)
+            query = select(*columns).where(lines, work.method == method).order_by(work.batch, work.ordinal)
             rows = connection.execute(query.limit(self.options.batch_lines)).all()
             if not rows:
                 return 0
@@ -138,23 +140,18 @@ class Batches:
         """Bring one kept batch of this round to the store and into Rucio; returns how many lines, 0 without one.
 
         Raises:
-            NotTaken: the store refuses it for now; it stays.
+            StorageError: the store is away, or (NotTaken) refuses it for now; it stays, and says why.
         """
         worker = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}:{uuid.uuid4().hex[:8]}"
         batch = self._claim(round_, worker)
         if batch is None:
             return 0
         [trace] = parse_traces(batch.message.encode())
-        data = batch.lines.encode()
-        [answer] = self.store.register([trace], trust=self.trust(), lists={trace.id: data})
-        self.seam("registered")
-        if answer.outcome not in (Outcome.STORED, Outcome.KNOWN):
-            error = f"the store answers {answer.outcome}: {answer.reason}"
-            self._release(batch.id, error)
-            raise NotTaken(f"batch {batch.id}", found=error)
-        lines = read_lines(data)
-        self._show(trace.statement, lines)
-        self.seam("shown")
+        try:
+            lines = self._bring(trace, batch.lines.encode())
+        except StorageError as error:
+            self._release(batch.id, str(error))
+            raise
         self._forget(batch)
         metrics.row_ended(rse.label, str(Event.VERIFY))
         self.seam("delivered")
@@ -162,6 +159,17 @@ class Batches:
             "batch-signed audit=%d rse=%s lines=%d trace=%s", round_.audit, trace.statement.rse, len(lines), trace.id
         )
         return len(lines)
+
+    def _bring(self, trace: Trace, data: bytes) -> Sequence[Line]:
+        """Register *trace* and its list, and show what they prove."""
+        [answer] = self.store.register([trace], trust=self.trust(), lists={trace.id: data})
+        self.seam("registered")
+        if answer.outcome not in (Outcome.STORED, Outcome.KNOWN):
+            raise NotTaken(f"batch {trace.id}", found=f"the store answers {answer.outcome}: {answer.reason}")
+        lines = read_lines(data)
+        self._show(trace.statement, lines)
+        self.seam("shown")
+        return lines
 
     def _claim(self, round_: Round, worker: str) -> Row[Any] | None:
         batches = tables(self.engine.dialect.name).audit_batches

@@ -7,6 +7,7 @@ wait to be declared at once. Open, the auditor reads and declares nothing on tha
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from rucio_trace_policy.database import clock
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from rucio_trace_daemons.auditor.options import Options
     from rucio_trace_daemons.rses import Rse
 
-__all__ = ["MINIMUM_READ", "count_bad", "count_good", "open_breaker", "open_breakers", "share_exceeded"]
+__all__ = ["MINIMUM_READ", "count_bad", "count_good", "good_enough", "open_breaker", "open_breakers", "share_exceeded"]
 
 LOG = logging.getLogger("traceability-auditor")
 
@@ -52,6 +53,11 @@ def count_bad(connection: Connection, rse_id: str, options: Options) -> str | No
     upsert(connection, breakers, one, lambda new: {"bad_in_a_row": breakers.c.bad_in_a_row + new.bad_in_a_row})
     count = connection.scalar(select(breakers.c.bad_in_a_row).where(breakers.c.rse_id == rse_id)) or 0
     return f"{count} bad replicas in a row" if count >= options.bad_in_a_row else None
+
+
+def good_enough(bad: int, options: Options) -> int:
+    """So many good replicas beside *bad* ones open no breaker, and more need not be counted."""
+    return max(MINIMUM_READ, math.ceil(bad / options.bad_share) if options.bad_share else 0)
 
 
 def share_exceeded(good: int, bad: int, options: Options) -> str | None:

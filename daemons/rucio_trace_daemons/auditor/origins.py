@@ -10,7 +10,7 @@ from rucio_trace_policy.tables import Moment, tables
 from sqlalchemy import Text, select
 
 from rucio_trace.trace import ProductKey, Statement, format_time
-from rucio_trace_daemons.auditor.work import Unread
+from rucio_trace_daemons.auditor.work import GONE, Unread
 from rucio_trace_daemons.recorder.history import measurable
 from rucio_trace_daemons.recorder.resolve import alive, resolve
 from rucio_trace_daemons.recorder.sets import among
@@ -50,7 +50,7 @@ def look_up(engine: Engine, store: Store, instance: str, rse: Rse, tasks: Sequen
         there = next((k for k in known.get((task.scope, task.name), ()) if k.rse_id == rse.id), None)
         origin = stored.get(ids.get(task, ""))
         if there is None or there.state != "A" or living.get((task.scope, task.name)) != task.generation:
-            found[task] = Unread("Rucio has it available no more", again=False)
+            found[task] = GONE
         elif origin is None:
             found[task] = Unread("the store has no origin of it", again=False)
         else:

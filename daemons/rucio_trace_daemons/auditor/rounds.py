@@ -1,8 +1,9 @@
 """Campaigns and their rounds: which replicas are read next, and when a round is over. All of it is in the database.
 
 On every RSE a campaign goes round by round: the replicas with the oldest proof (those without one first), as many as
-the campaign's budget allows, among those that were not proven since the sweep began. When the sweep has left none, the
-next one begins. So with a budget of a third every replica is read once in three rounds, the oldest proof first.
+the campaign's budget allows, among those that were not proven since the sweep began. After the round that takes on all
+that are left the next sweep begins: what cannot be read holds up no other. So with a budget of a third every replica is
+read once in three rounds, the oldest proof first.
 """
 
 from __future__ import annotations
@@ -87,17 +88,18 @@ class Rounds:
             now, last = clock(connection), self._last(connection, audit.id, rse.id)
             if not _is_due(last, audit, now):
                 return False
-            sweep_at: datetime = last.sweep_at if last is not None else now
-            count, size = self._take_on(connection, audit, rse, sweep_at)
-            if not count:  # the sweep is complete
+            sweep_at: datetime = now if last is None or last.ends_sweep else last.sweep_at
+            count, size, ends = self._take_on(connection, audit, rse, sweep_at)
+            if not count and sweep_at != now:  # others proved what was left
                 sweep_at = now
-                count, size = self._take_on(connection, audit, rse, sweep_at)
+                count, size, ends = self._take_on(connection, audit, rse, sweep_at)
             if not count:
                 return False
             counts = {"good": 0, "bad": 0, "unread": 0, "bytes_read": 0}
             number = last.round + 1 if last is not None else 1
             values = {"audit": audit.id, "rse_id": rse.id, "round": number, "sweep_at": sweep_at, "started_at": now}
-            connection.execute(ours.audit_rounds.insert().values(**values, replicas=count, bytes=size, **counts))
+            values |= {"ends_sweep": ends, "replicas": count, "bytes": size}
+            connection.execute(ours.audit_rounds.insert().values(**values, **counts))
         LOG.info(
             "round-begun audit=%d rse=%s round=%d replicas=%d bytes=%d", audit.id, rse.label, number, count, size or 0
         )
@@ -136,12 +138,17 @@ class Rounds:
         query = select(rounds).where(*_of(rounds, audit, rse_id)).order_by(rounds.c.round.desc()).limit(1)
         return connection.execute(query).one_or_none()
 
-    def _take_on(self, connection: Connection, audit: Campaign, rse: Rse, sweep_at: datetime) -> tuple[int, int]:
-        """Write down what the next round reads; returns how many replicas, and bytes."""
+    def _take_on(self, connection: Connection, audit: Campaign, rse: Rse, sweep_at: datetime) -> tuple[int, int, bool]:
+        """Write down what the next round reads; returns how many replicas, bytes, and whether the sweep has no more."""
         work = self._ours.audit_work
         everything = self._auditable(rse).subquery()
-        total = connection.scalar(select(func.count()).select_from(everything)) or 0
         c = everything.c
+        left = c.proven_at.is_(None) | (c.proven_at < sweep_at)
+        total, in_sweep = connection.execute(
+            select(func.count(), func.count(case((left, 1)))).select_from(everything)
+        ).one()
+        if not in_sweep:
+            return 0, 0, True
         oldest_first = (case((c.proven_at.is_(None), 0), else_=1), c.proven_at, c.scope, c.name)
         due = (
             select(
@@ -149,7 +156,7 @@ class Rounds:
                 func.row_number().over(order_by=oldest_first).label("ordinal"),
                 func.sum(func.coalesce(c.bytes, 0)).over(order_by=oldest_first, rows=(None, 0)).label("up_to"),
             )
-            .where(c.proven_at.is_(None) | (c.proven_at < sweep_at))
+            .where(left)
             .subquery()
         )
         names = ("scope", "name", "generation", "ordinal", "bytes")
@@ -161,7 +168,7 @@ class Rounds:
         connection.execute(work.insert().from_select(["audit", "rse_id", *names], chosen))
         taken = select(func.count(), func.coalesce(func.sum(work.c.bytes), 0)).where(*_of(work, audit.id, rse.id))
         count, size = connection.execute(taken).one()
-        return int(count), int(size)
+        return int(count), int(size), count == in_sweep
 
     def _auditable(self, rse: Rse) -> Select[Any]:
         """The replicas that Rucio has available on *rse*, whose product has an origin, and about which nothing is

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -10,11 +12,15 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from rucio.core.heartbeat import live
+
 from rucio_trace.archive import ArchiveLimits
 from rucio_trace.configured import open_store
+from rucio_trace.errors import ConfigurationError
 from rucio_trace.watched import Trusted
 from rucio_trace_daemons.alarms import Alarms, check_certificate
 from rucio_trace_daemons.auditor.batches import Batches
+from rucio_trace_daemons.auditor.campaigns import AUDITED
 from rucio_trace_daemons.auditor.quiet import Quiet
 from rucio_trace_daemons.auditor.rounds import Rounds
 from rucio_trace_daemons.auditor.sharing import share_of
@@ -117,15 +123,29 @@ class Auditor:
         self.share = share_of(self.engine, EXECUTABLE)
         return True
 
-    def readable(self, rse: Rse, now: datetime) -> bool:
-        """Whether *rse* may be read now: no quiet hour, and no pause after an outage."""
-        if rse.quiet_hours is None:
-            quiet = self.options.quiet
-        else:
-            quiet = Quiet.parse(rse.quiet_hours, f"{rse.name}, RSE attribute trace_quiet_hours")
+    def readable(self, rse_id: str, now: datetime) -> bool:
+        """Whether the RSE may be read now: by its method as it is now, no quiet hour, and no pause after an outage.
+
+        What cannot be understood as quiet hours is one: the RSE is left alone, and the others are not.
+        """
+        rse = self.rses.get([rse_id])[rse_id]
         with self._lock:
-            paused = time.monotonic() < self._paused.get(rse.id, (0.0, 0.0))[0]
-        return not paused and not quiet.covers(now)
+            paused = time.monotonic() < self._paused.get(rse_id, (0.0, 0.0))[0]
+        if paused or rse.method not in AUDITED:
+            return False
+        quiet, fault = self.options.quiet, None
+        if rse.quiet_hours is not None:
+            try:
+                quiet = Quiet.parse(rse.quiet_hours, f"{rse.label}, RSE attribute trace_quiet_hours")
+            except ConfigurationError as error:
+                fault = str(error)
+        if self.news("quiet hours", rse, fault) and fault:
+            LOG.error("quiet-hours-unfit %s: it is not read", fault)
+        return fault is None and not quiet.covers(now)
+
+    def beat(self) -> None:
+        """Rucio's heartbeat, while a reading lasts: other auditors share an RSE's bounds with those that are alive."""
+        live(EXECUTABLE, socket.getfqdn(), os.getpid(), threading.current_thread())
 
     def pause(self, rse: Rse) -> timedelta:
         """Leave *rse* alone for a while, longer each time; returns for how long."""

@@ -15,7 +15,7 @@ from rucio_trace_daemons.rses import Share
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-__all__ = ["share_of"]
+__all__ = ["SILENT", "share_of"]
 
 # Rucio counts a daemon that was silent for so long as gone.
 SILENT = timedelta(seconds=600)

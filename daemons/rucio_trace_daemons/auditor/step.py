@@ -15,13 +15,15 @@ from rucio.common.exception import DatabaseException
 from rucio_trace_policy.database import writing
 from sqlalchemy.exc import DBAPIError
 
-from rucio_trace.errors import ConfigurationError, StorageError, TraceabilityError
+from rucio_trace.errors import ConfigurationError, StorageError, TraceabilityError, shown
 from rucio_trace_daemons.alarms import Kind
 from rucio_trace_daemons.auditor import breaker
+from rucio_trace_daemons.auditor.batches import NotTaken
 from rucio_trace_daemons.auditor.campaigns import AUDITED
 from rucio_trace_daemons.auditor.declare import condemned, declare
 from rucio_trace_daemons.auditor.examine import Bad, examine
 from rucio_trace_daemons.auditor.origins import look_up
+from rucio_trace_daemons.auditor.sharing import SILENT
 from rucio_trace_daemons.auditor.work import Unread
 from rucio_trace_daemons.rses import matching
 from rucio_trace_daemons.storage_errors import LeaseLost, Refused, Stopping, Unavailable
@@ -134,9 +136,15 @@ class Worker:
             if self._auditor.news("would declare", rse, len(replicas)):
                 LOG.warning("would-declare rse=%s replicas=%d: %s", rse.label, len(replicas), why)
             return 0
-        declare(replicas, options.account)
-        LOG.warning("declared rse=%s replicas=%d", rse.label, len(replicas))
-        return len(replicas)
+        try:
+            declared = declare(replicas, options.account)
+        except ConfigurationError as error:  # auditor.account; all the rest goes on
+            if self._auditor.news("not declared", rse, str(error)):
+                LOG.error("not-declared rse=%s replicas=%d: auditor.%s", rse.label, len(replicas), error)
+            return 0
+        if declared:
+            LOG.warning("declared rse=%s replicas=%d", rse.label, declared)
+        return declared
 
     def _sign(self, round_: Round) -> int:
         """Sign what is ripe of *round_*, and bring what is signed where it belongs."""
@@ -146,8 +154,12 @@ class Worker:
         done = 0
         while self._batches.close(round_, rse):
             done += 1
-        while self._batches.deliver(round_, rse):
-            done += 1
+        try:
+            while self._batches.deliver(round_, rse):
+                done += 1
+        except NotTaken as error:
+            self._auditor.alarms.report(Kind.STORE_REFUSES, self._auditor.options.site, {"reason": str(error)})
+            raise
         return done
 
     # ------------------------------------------------------------------------------------------------- reading
@@ -163,7 +175,7 @@ class Worker:
             round_ = open_[(self._first + number) % len(open_)]
             rse = rses.get(round_.rse_id)
             share = self._auditor.share
-            if rse is None or not share.reads(rse) or not self._auditor.readable(rse, self._clock()):
+            if rse is None or not share.reads(rse) or not self._auditor.readable(rse.id, self._clock()):
                 continue
             if claimed := self._read_claim(self._work.claim(round_), share.bounds(rse)):
                 return claimed
@@ -178,6 +190,7 @@ class Worker:
             self._read(claim, rse)
         except LeaseLost:
             LOG.warning("lease-lost replicas=%d; raise auditor.lease_seconds if this happens often", len(self._held))
+            self._give_back(claim)
         except (TraceabilityError, DBAPIError, DatabaseException):
             self._give_back(claim)
             raise
@@ -193,6 +206,9 @@ class Worker:
         try:
             for task in claim.tasks:
                 self.watch(0)
+                if not auditor.readable(rse.id, self._clock()):  # a claim of large files takes hours
+                    self._work.release(claim, [t for t in self._held if t not in found])
+                    break
                 outcome = self._look(looked_up[task])
                 failed = failed + 1 if isinstance(outcome, Unread) and outcome.again else 0
                 if failed and self._is_outage(rse, failed):
@@ -232,24 +248,25 @@ class Worker:
         return False
 
     def _write(self, claim: Claim, rse: Rse, outcomes: Mapping[Task, Outcome]) -> bool:
-        """Write what was found; returns whether the RSE's breaker opened."""
+        """Write what was found; returns whether the RSE's breaker is open, by whomever."""
         found = self._work.write(claim, rse, outcomes)
         self._held = [task for task in self._held if task not in outcomes]
         if found.counts:
             told = " ".join(f"{word}={count}" for word, count in sorted(found.counts.items()))
             LOG.info("read audit=%d rse=%s %s", claim.round.audit, rse.label, told)
-        for name in found.bad:
-            LOG.warning("doubted name=%s rse=%s: the recorder looks for itself", name, rse.label)
-        if found.opened:
+        for did in found.bad:
+            LOG.warning("doubted did=%s rse=%s: the recorder looks for itself", shown(did), rse.label)
+        if found.broken:
             self._auditor.alarms.tell()
-        return found.opened
+        return found.broken
 
     def watch(self, _count: int) -> None:
         """Called while bytes are read: keeps the lease alive, and gives up when it is lost or the process stops."""
         if self._auditor.stop.is_set():
             raise Stopping
-        if time.monotonic() - self._renewed > self._auditor.options.lease.total_seconds() / 3:
+        if time.monotonic() - self._renewed > min(self._auditor.options.lease, SILENT).total_seconds() / 3:
             self._renewed = time.monotonic()
+            self._auditor.beat()
             assert self._claim is not None
             if not self._work.renew(self._claim, self._held):
                 raise LeaseLost

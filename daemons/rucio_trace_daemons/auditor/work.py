@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from rucio.common.types import InternalScope
 from rucio_trace_policy.database import clock, writing
 from rucio_trace_policy.tables import Moment, tables
-from sqlalchemy import Text, and_, bindparam, func, or_, select, update
+from sqlalchemy import Text, and_, bindparam, cast, column, func, or_, select, update
 
 from rucio_trace_daemons.auditor import breaker
 from rucio_trace_daemons.auditor.examine import Bad, Good
+from rucio_trace_daemons.recorder.resolve import alive, guid, rucio_table
 from rucio_trace_daemons.recorder.rows import AUDIT
 from rucio_trace_daemons.recorder.sets import among
 
@@ -35,10 +37,11 @@ if TYPE_CHECKING:
     from rucio_trace_daemons.auditor.rounds import Round
     from rucio_trace_daemons.rses import Rse
 
-__all__ = ["Claim", "Found", "Outcome", "Task", "Unread", "Work"]
+__all__ = ["GONE", "Claim", "Found", "Outcome", "Task", "Unread", "Work"]
 
 # A replica that could not be read is tried again within the round, later each time: some 15 minutes in all.
 ATTEMPTS = 5
+_REPLICAS = rucio_table("replicas", *map(column, ("scope", "name", "state")), guid("rse_id"))
 FIRST_WAIT = timedelta(seconds=30)
 
 
@@ -62,6 +65,7 @@ class Unread:
 
 
 Outcome = Good | Bad | Unread
+GONE = Unread("Rucio has it available no more", again=False)
 
 
 @dataclass(slots=True)
@@ -75,11 +79,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What became of tasks that were written: how many of which outcome, and whether the RSE's breaker opened."""
+    """What became of tasks that were written: how many of which outcome, and whether the RSE's breaker is open now."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    bad: Sequence[str] = ()  # names
-    opened: bool = False
+    bad: Sequence[str] = ()  # DIDs
+    broken: bool = False
 
 
 class Work:
@@ -97,7 +101,9 @@ class Work:
         with writing(self._engine) as connection:
             now = clock(connection)
             due = and_(self._open(round_), _passed(c.claimed_until, now), _passed(c.not_before, now))
-            query = select(c.scope, c.name, c.generation, c.bytes, c.attempts).where(due).order_by(c.ordinal)
+            # In the order of the index, constants included: PostgreSQL would sort all that is open for each claim.
+            in_turn = (c.outcome, c.batch, c.ordinal)
+            query = select(c.scope, c.name, c.generation, c.bytes, c.attempts).where(due).order_by(*in_turn)
             rows = connection.execute(query.limit(self._options.bulk).with_for_update(skip_locked=True)).all()
             tasks = [Task(*row) for row in rows]
             if tasks:
@@ -110,37 +116,47 @@ class Work:
     def renew(self, claim: Claim, tasks: Sequence[Task]) -> bool:
         """Prolong the lease; returns whether all *tasks* are still held."""
         with writing(self._engine) as connection:
+            held = self._hold(connection, claim.round, tasks)
             until = clock(connection) + self._options.lease
-            mine = and_(self._are(claim.round, tasks), self._table.c.claimed_by == self.worker)
-            held = connection.execute(update(self._table).where(mine).values(claimed_until=until)).rowcount
-        return held == len(tasks)
+            if held:
+                connection.execute(update(self._table).where(self._are(claim.round, held)).values(claimed_until=until))
+        return len(held) == len(tasks)
 
     def release(self, claim: Claim, tasks: Sequence[Task], wait: timedelta = timedelta()) -> None:
         """Give *tasks* back as they are, to be taken again after *wait*."""
         if not tasks:
             return
         with writing(self._engine) as connection:
-            mine = and_(self._are(claim.round, tasks), self._table.c.claimed_by == self.worker)
-            values = {"claimed_by": None, "claimed_until": None, "not_before": clock(connection) + wait}
-            connection.execute(update(self._table).where(mine).values(**values))
+            if held := self._hold(connection, claim.round, tasks):
+                values = {"claimed_by": None, "claimed_until": None, "not_before": clock(connection) + wait}
+                connection.execute(update(self._table).where(self._are(claim.round, held)).values(**values))
 
     def write(self, claim: Claim, rse: Rse, found: Mapping[Task, Outcome]) -> Found:
         """Write what was found, in one transaction; what another worker holds by now is left to that one.
 
-        A bad replica leaves its doubt in the outbox: the recorder looks for itself and signs what it finds.
+        A bad replica leaves its doubt in the outbox: the recorder looks for itself and signs what it finds. One that
+        Rucio has removed since it was claimed is not bad.
         """
         if not found:
             return Found()
         with writing(self._engine) as connection:
-            mine = and_(self._are(claim.round, list(found)), self._table.c.claimed_by == self.worker)
-            query = select(self._table.c.scope, self._table.c.name).where(mine).with_for_update()
-            held = {tuple(row) for row in connection.execute(query)}
-            kept = {task: outcome for task, outcome in found.items() if (task.scope, task.name) in held}
+            held = set(self._hold(connection, claim.round, list(found)))
+            kept = {task: outcome for task, outcome in found.items() if task in held}
+            bad = [task for task, outcome in kept.items() if isinstance(outcome, Bad)]
+            kept |= dict.fromkeys(_removed(connection, rse, bad), GONE)
             self._update(connection, claim.round, kept)
             result = self._judge(connection, claim.round, rse, kept)
             self._seam("writing")
         self._seam("written")
         return result
+
+    def _hold(self, connection: Connection, round_: Round, tasks: Sequence[Task]) -> list[Task]:
+        """Those of *tasks* that we still hold, their rows locked, in the order in which a campaign ends."""
+        c = self._table.c
+        mine = and_(self._are(round_, tasks), c.claimed_by == self.worker)
+        query = select(c.scope, c.name).where(mine).order_by(c.ordinal).with_for_update()
+        held = {tuple(row) for row in connection.execute(query)}
+        return [task for task in tasks if (task.scope, task.name) in held]
 
     def _update(self, connection: Connection, round_: Round, found: Mapping[Task, Outcome]) -> None:
         now, c = clock(connection), self._table.c
@@ -170,15 +186,16 @@ class Work:
                 if good:
                     breaker.count_good(connection, [rse.id])
                     good = False
-                bad.append(task.name)
+                bad.append(f"{InternalScope(task.scope, from_external=False).external}:{task.name}")
                 self._doubt(connection, round_, task)
                 reason = breaker.count_bad(connection, rse.id, self._options) or reason
         if good:
             breaker.count_good(connection, [rse.id])
         if bad and reason is None:
             reason = self._share(connection, round_)
-        opened = reason is not None and breaker.open_breaker(connection, self._alarms, rse, reason)
-        return Found(counts, bad, opened)
+        if reason is not None:
+            breaker.open_breaker(connection, self._alarms, rse, reason)
+        return Found(counts, bad, rse.id in breaker.open_breakers(connection))
 
     def _doubt(self, connection: Connection, round_: Round, task: Task) -> None:
         """The outbox row by which the recorder looks at the replica; Rucio's own state does not change."""
@@ -198,10 +215,11 @@ class Work:
 
     def _share(self, connection: Connection, round_: Round) -> str | None:
         c = self._table.c
-        of_round = and_(c.audit == round_.audit, c.rse_id == round_.rse_id, c.outcome.in_(("good", "bad")))
-        query = select(c.outcome, func.count()).where(of_round).group_by(c.outcome)
-        counts = {row[0]: row[1] for row in connection.execute(query)}
-        return breaker.share_exceeded(counts.get("good", 0), counts.get("bad", 0), self._options)
+        of_round = and_(c.audit == round_.audit, c.rse_id == round_.rse_id)
+        bad = connection.scalar(select(func.count()).where(of_round, c.outcome == "bad")) or 0
+        some = select(c.name).where(of_round, c.outcome == "good").limit(breaker.good_enough(bad, self._options))
+        good = connection.scalar(select(func.count()).select_from(some.subquery())) or 0
+        return breaker.share_exceeded(good, bad, self._options)
 
     def _open(self, round_: Round) -> ColumnElement[bool]:
         c = self._table.c
@@ -212,6 +230,24 @@ class Work:
         keys = [(task.scope, task.name) for task in tasks]
         named = among(self._engine.dialect.name, (c.scope, c.name), (Text(), Text()), keys)
         return and_(c.audit == round_.audit, c.rse_id == round_.rse_id, named)
+
+
+def _removed(connection: Connection, rse: Rse, tasks: Sequence[Task]) -> list[Task]:
+    """Those of *tasks* that Rucio has available on *rse* no more; the others stay as they are until we are done."""
+    if not tasks:
+        return []
+    names = {(task.scope, task.name) for task in tasks}
+    c = _REPLICAS.c
+    named = among(connection.dialect.name, (c.scope, c.name), (Text(), Text()), names)
+    # An enumeration on PostgreSQL. Locked, because Rucio's row in the outbox has to follow ours.
+    query = select(c.scope, c.name).where(named, c.rse_id == rse.id, cast(c.state, Text) == "A")
+    there = {tuple(row) for row in connection.execute(query.order_by(c.scope, c.name).with_for_update(read=True))}
+    living = alive(connection, names)
+    return [
+        task
+        for task in tasks
+        if (task.scope, task.name) not in there or living.get((task.scope, task.name)) != task.generation
+    ]
 
 
 def _word(task: Task, outcome: Outcome) -> str:

@@ -62,7 +62,7 @@ class Progress:
 
 def plan(engine: Engine, expression: str) -> Plan:
     """Raises ConfigurationError: *expression* names no RSE."""
-    chosen = Rses(engine).get(matching(expression))
+    chosen = Rses(engine).get(matching(expression, f"--rses {expression}"))
     rses = {i: rse for i, rse in chosen.items() if rse.method not in (Method.EXCLUDED, Method.UNKNOWN)}
     files, size = Search(engine, rses).count_untraced()
     waiting = backlog(engine, rses)

@@ -12,33 +12,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from rucio.db.sqla.session import DEFAULT_SCHEMA_NAME
-from rucio.db.sqla.types import GUID
-from rucio_trace_policy.tables import Moment, tables
-from sqlalchemy import (
-    BigInteger,
-    Text,
-    and_,
-    cast,
-    column,
-    exists,
-    func,
-    literal,
-    literal_column,
-    null,
-    or_,
-    select,
-    table,
-    tuple_,
-)
+from sqlalchemy import func, select, text
 
+from rucio_trace_daemons.gaps import queries
 from rucio_trace_daemons.recorder.prove import checksums
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Connection, Engine, Row, Select
+    from sqlalchemy import Engine, Row
 
     from rucio_trace_daemons.rses import Rse
 
@@ -108,10 +91,7 @@ class Search:
 
     def of_catalogue(self) -> Iterator[Gap]:
         """Those that Rucio's own replicas show: untraced and differing ones, in the order of their DIDs."""
-        if not self.rses:
-            return
-        query = _catalogue(self.engine.dialect.name, self.rses)
-        for row in self._pages(query, _REPLICA_KEY):
+        for row in self._pages(queries.available, 3):
             line = self.lines[row.rse_id]
             line.replicas += 1
             if row.pending:
@@ -121,7 +101,7 @@ class Search:
                 yield _gap(Kind.UNTRACED, row)
             elif row.signed_bytes is None:
                 line.incomparable += 1
-            elif detail := _difference(row):
+            elif row.differs and (detail := _difference(row)):
                 line.differs += 1
                 yield _gap(Kind.DIFFERS, row, detail)
 
@@ -129,160 +109,38 @@ class Search:
         """How many replicas are untraced, and their bytes; in one statement."""
         if not self.rses:
             return 0, 0
-        rows = _catalogue(self.engine.dialect.name, self.rses).subquery()
-        query = select(func.count(), func.coalesce(func.sum(rows.c.bytes), 0)).where(
-            rows.c.traced.is_(None), ~rows.c.pending
-        )
         with self.engine.connect() as connection:
-            count, size = connection.execute(query).one()
+            rows = queries.available(connection, self.rses, None, None).order_by(None).subquery()
+            counts = select(func.count(), func.coalesce(func.sum(rows.c.bytes), 0))
+            count, size = connection.execute(counts.where(rows.c.traced.is_(None), ~rows.c.pending)).one()
         return int(count), int(size)
 
     def _vanished(self) -> Iterator[Gap]:
-        if not self.rses:
-            return
-        with self.engine.connect() as connection:
-            query = _vanished(connection, self.rses)
-        t = tables(self.engine.dialect.name).replicas.c
-        for row in self._pages(query, (t.scope, t.name, t.generation, t.rse_id)):
+        for row in self._pages(queries.vanished, 4):
             self.lines[row.rse_id].vanished += 1
             yield Gap(Kind.VANISHED, row.rse_id, row.scope, row.name, row.generation, detail=f"was {row.state}")
 
     def _dead(self) -> Iterator[Gap]:
-        with self.engine.connect() as connection:
-            query = _dead(connection)
-        p = tables(self.engine.dialect.name).products.c
-        for row in self._pages(query, (p.scope, p.name, p.generation)):
+        for row in self._pages(queries.dead, 3):
             self.dead += 1
             yield Gap(Kind.DEAD, None, row.scope, row.name, row.generation, detail=f"shows {row.status}")
 
-    def _pages(self, query: Select[Any], key: Sequence[ColumnElement[Any]]) -> Iterator[Row[Any]]:
-        """The rows of *query*, whose first columns are *key*, page by page; nothing is open between two."""
-        query = query.order_by(*key).limit(PAGE_ROWS)
-        page = query
-        while True:
+    def _pages(self, query: queries.Query, keys: int) -> Iterator[Row[Any]]:
+        """The gaps of *query*, whose first *keys* columns are the key, page by page; nothing is open between two."""
+        last: Any = None
+        while self.rses:
             with self.engine.connect() as connection:
-                rows = connection.execute(page).all()
-            yield from rows
-            if len(rows) < PAGE_ROWS:
+                if connection.dialect.name == "postgresql":
+                    # A page looks up some thousand rows by their keys. The planner, which expects each of them on
+                    # another page of the disk, would rather read all of every table for every page.
+                    for method in ("hashjoin", "mergejoin", "seqscan"):
+                        connection.execute(text(f"SET LOCAL enable_{method} = off"))
+                    connection.execute(text("SET LOCAL jit = off"))
+                rows = connection.execute(query(connection, self.rses, last, PAGE_ROWS)).all()
+            yield from (row for row in rows if row.gap)
+            if not rows or rows[-1].number < PAGE_ROWS:
                 return
-            page = query.where(_after(self.engine.dialect.name, key, rows[-1][: len(key)]))
-
-
-# The queries ----------------------------------------------------------------------------------------------------------
-
-# Rucio's tables with the columns we read, without its Python types (see `recorder.resolve`), and under names that no
-# table of ours has: within a sub-query `replicas` would be whichever the database finds first.
-_REPLICAS = table(
-    "replicas",
-    *map(column, ("scope", "name", "state", "adler32", "md5")),
-    column("rse_id", GUID()),
-    column("bytes", BigInteger()),
-    schema=DEFAULT_SCHEMA_NAME,
-).alias("rucio_replicas")
-_DIDS = table(
-    "dids",
-    *map(column, ("scope", "name", "adler32", "md5")),
-    column("bytes", BigInteger()),
-    column("created_at", Moment()),
-    schema=DEFAULT_SCHEMA_NAME,
-).alias("rucio_dids")
-_REPLICA_KEY = (_REPLICAS.c.scope, _REPLICAS.c.name, _REPLICAS.c.rse_id)
-
-
-def _catalogue(dialect_name: str, rse_ids: Collection[str]) -> Select[Any]:
-    """Every available replica on the RSEs, with its DID, what is traced of it and what its origin signs."""
-    ours = tables(dialect_name)
-    r, d, t, s = _REPLICAS.c, _DIDS.c, ours.replicas.c, ours.signed.c
-    of_product = [and_(c.scope == r.scope, c.name == r.name, c.generation == d.created_at) for c in (t, s)]
-    columns = [
-        *(d.created_at.label("generation"), r.bytes, r.adler32, r.md5),
-        *(d.bytes.label("did_bytes"), d.adler32.label("did_adler32"), d.md5.label("did_md5")),
-        *(s.bytes.label("signed_bytes"), s.adler32.label("signed_adler32"), s.md5.label("signed_md5")),
-        t.state.label("traced"),
-        _pending(ours, r.scope, r.name, _rse_id(dialect_name)).label("pending"),
-    ]
-    return (
-        select(*_REPLICA_KEY, *columns)
-        .join(_DIDS, and_(d.scope == r.scope, d.name == r.name))
-        .outerjoin(ours.replicas, and_(of_product[0], t.rse_id == _rse_id(dialect_name)))
-        .outerjoin(ours.signed, of_product[1])
-        # Compared as text: the state is an enumeration on PostgreSQL.
-        .where(cast(r.state, Text) == "A", r.rse_id.in_(list(rse_ids)))
-    )
-
-
-def _vanished(connection: Connection, rse_ids: Collection[str]) -> Select[Any]:
-    """What is traced on the RSEs without a replica of the same product in Rucio."""
-    ours = tables(connection.dialect.name)
-    r, t = _REPLICAS.c, ours.replicas.c
-    scope, name = _as_rucio_writes(connection, t.scope, t.name)
-    here = and_(r.scope == scope, r.name == name, _rse_id(connection.dialect.name) == t.rse_id)
-    replica = exists(select(null()).select_from(_REPLICAS).where(here))
-    return select(t.scope, t.name, t.generation, t.rse_id, t.state).where(
-        t.rse_id.in_(list(rse_ids)),
-        or_(~replica, ~_lives(scope, name, t.generation)),
-        ~_pending(ours, t.scope, t.name, t.rse_id),
-    )
-
-
-def _dead(connection: Connection) -> Select[Any]:
-    """Products that Rucio no longer has, of no replica of which there is a trace."""
-    ours = tables(connection.dialect.name)
-    p, t, o = ours.products.c, ours.replicas.c, ours.outbox.c
-    traced = and_(t.scope == p.scope, t.name == p.name, t.generation == p.generation)
-    return select(p.scope, p.name, p.generation, p.status).where(
-        ~_lives(*_as_rucio_writes(connection, p.scope, p.name), p.generation),
-        ~exists(select(null()).select_from(ours.replicas).where(traced)),
-        ~exists(select(null()).select_from(ours.outbox).where(o.scope == p.scope, o.name == p.name)),
-    )
-
-
-def _lives(scope: Any, name: Any, generation: Any) -> ColumnElement[bool]:
-    d = _DIDS.c
-    of = and_(d.scope == scope, d.name == name, d.created_at == generation)
-    return exists(select(null()).select_from(_DIDS).where(of))
-
-
-def _pending(ours: Any, scope: Any, name: Any, rse_id: Any) -> ColumnElement[bool]:
-    o = ours.outbox.c
-    return exists(select(null()).select_from(ours.outbox).where(o.scope == scope, o.name == name, o.rse_id == rse_id))
-
-
-def _rse_id(dialect_name: str) -> ColumnElement[str]:
-    """The RSE of one of Rucio's replicas, written as our tables do (and as the triggers write it)."""
-    rse_id = _REPLICAS.c.rse_id
-    match dialect_name:
-        case "postgresql":
-            return func.replace(cast(rse_id, Text), "-", "", type_=Text)
-        case "mysql":
-            return func.lower(func.hex(rse_id), type_=Text)
-        case _:
-            return cast(rse_id, Text)
-
-
-def _as_rucio_writes(connection: Connection, *columns: Any) -> Sequence[Any]:
-    """Our *columns* in the character set of Rucio's, without which MariaDB would not use its index."""
-    if connection.dialect.name != "mysql":
-        return columns
-    charset = connection.execute(
-        select(literal_column("character_set_name"))
-        .select_from(table("columns", schema="information_schema"))
-        .where(literal_column("table_schema") == func.database(), literal_column("table_name") == "replicas")
-        .where(literal_column("column_name") == "scope")
-    ).scalar_one()
-    return [literal_column(f"CONVERT({c.table.name}.{c.name} USING {charset})") for c in columns]
-
-
-def _after(dialect_name: str, key: Sequence[ColumnElement[Any]], last: Sequence[Any]) -> ColumnElement[bool]:
-    """The rows after the one with the key *last*, in the form for which the database uses its index."""
-    if dialect_name != "mysql":
-        return tuple_(*key) > tuple_(*(literal(value, c.type) for c, value in zip(key, last, strict=True)))
-    return or_(
-        *(and_(*(k == v for k, v in zip(key[:i], last[:i], strict=True)), key[i] > last[i]) for i in range(len(key)))
-    )
-
-
-# The rows -------------------------------------------------------------------------------------------------------------
+            last = rows[-1][:keys]
 
 
 def _gap(kind: Kind, row: Row[Any], detail: str = "") -> Gap:

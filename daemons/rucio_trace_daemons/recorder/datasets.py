@@ -20,9 +20,11 @@ from rucio_trace.errors import TraceabilityError, Undecided
 from rucio_trace.status import product_status
 from rucio_trace.store import Outcome
 from rucio_trace.trace import Event, ProductKey, format_time
+from rucio_trace_daemons import metrics
+from rucio_trace_daemons.alarms import Kind
 from rucio_trace_daemons.recorder.before import may_join
 from rucio_trace_daemons.recorder.compose import Who
-from rucio_trace_daemons.recorder.decide import Reason, Send, Settle, SignList, Withdraw, decide_dataset
+from rucio_trace_daemons.recorder.decide import DATASETS, Reason, Send, Settle, SignList, Withdraw, decide_dataset
 from rucio_trace_daemons.recorder.deliver import not_taken, waiting_columns
 from rucio_trace_daemons.recorder.finish import count_outcomes, outcome, snapshot, write_snapshots
 from rucio_trace_daemons.recorder.members import content_of, members_of
@@ -35,10 +37,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
+    from sqlalchemy import Connection
+
     from rucio_trace.envelope import Trace
     from rucio_trace.identity import Trust
     from rucio_trace.statement import Statement
     from rucio_trace.store import Store, Stored
+    from rucio_trace_daemons.alarms import Alarms
     from rucio_trace_daemons.recorder.context import Context
     from rucio_trace_daemons.recorder.counting import Counting
     from rucio_trace_daemons.recorder.members import Content, Key
@@ -67,6 +72,7 @@ class Datasets:
     context: Context
     outbox: Outbox
     store: Store
+    alarms: Alarms
     trust: Callable[[], Trust | None]
     counting: Counting
     seam: Callable[[str], None]
@@ -225,25 +231,36 @@ class _Dataset:
         tools.seam("registered")
         if answer.outcome in (Outcome.STORED, Outcome.KNOWN):
             return fate
+        if answer.outcome in (Outcome.REFUSED, Outcome.UNDECIDED):
+            tools.alarms.report(Kind.STORE_REFUSES, self._context.options.site, {"reason": answer.reason})
         return not_taken(row, answer, self._context.clock())
 
     def _finish(self, row: Row, fate: Signed | Settled) -> None:
         """One transaction: what its traces amount to, the count, and the row is gone."""
-        outbox = self._tools.outbox
+        outbox, word = self._tools.outbox, outcome(fate)
         snapshots = [snapshot(self._key, self._history(), str)] if isinstance(fate, Signed) else []
         with outbox.transaction() as connection:
             write_snapshots(connection, snapshots)
-            if outbox.remove(connection, [(row.id, row.event_id)]):
-                count_outcomes(connection, [(row, outcome(fate))])
+            if ended := outbox.remove(connection, [(row.id, row.event_id)]):
+                count_outcomes(connection, [(row, word)])
             self._tools.seam("finishing")
         self._tools.seam("finished")
+        if ended:
+            metrics.row_ended(DATASETS, word)
 
     def _wait(self, row: Row, later: Sequence[Row], fate: Waiting) -> None:
+        tools = self._tools
         LOG.warning("waiting until=%s attempts=%d %s", f"{fate.until:%FT%TZ}", row.attempts + 1, fate.error)
-        stops = [(row, fate.stopped)] if fate.stopped else []
         columns = {row.event_id: waiting_columns(row, fate, fate.until)}
         columns |= {other.event_id: waiting_columns(other, _BEHIND, fate.until) for other in later}
-        self._tools.outbox.postpone(columns, [row, *later], lambda connection: count_outcomes(connection, stops))
+
+        def also(connection: Connection) -> None:
+            if fate.stopped:
+                count_outcomes(connection, [(row, fate.stopped)])
+                tools.alarms.note(connection, Kind.OUTBOX_STUCK, DATASETS, {"dids": [self._product.did]})
+
+        tools.outbox.postpone(columns, [row, *later], also)
+        tools.alarms.tell()
 
 
 _BEHIND = Waiting(STOPPED, unchanged=True)  # nothing was tried

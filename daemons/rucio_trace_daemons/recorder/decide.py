@@ -68,6 +68,7 @@ class Change:
     at: datetime
     signed: bool = False  # its trace is already in the row: whatever happened since, those bytes are sent
     ours: bool = False  # what our auditor did, on the word of a trace that stands
+    queued: bool = False  # no trigger wrote it: a search for gaps found that it must have happened
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,8 @@ def _decide_life(life: Sequence[Change], method: Method, *, traced: bool) -> lis
     if rest and rest[-1].new is None:
         decisions += [_passed(change) for change in rest[:-1]]
         return [*decisions, _deleted(life, traced=traced)]
+    if traced and rest and rest[0].queued and rest[0].old is None:  # since the search somebody has told of it
+        return [*decisions, Settle(Reason.SUPERSEDED), *_decide_open(rest[1:], method)]
     return decisions + _decide_open(rest, method)
 
 
@@ -189,6 +192,8 @@ def _passed(change: Change) -> Decision:
 def _deleted(life: Sequence[Change], *, traced: bool) -> Decision:
     if traced or any(change.signed for change in life):
         return SignDelete(unobserved=False)
+    if life[-1].queued:  # it was found missing because it was traced: since then somebody has told of its deletion
+        return Settle(Reason.SUPERSEDED)
     if any(state in (AVAILABLE, TEMPORARY) for change in life for state in (change.old, change.new)):
         return SignDelete(unobserved=True)
     return Settle(Reason.SUPERSEDED)

@@ -1,4 +1,4 @@
-"""Rucio follows what others register about its products: an OBSOLETE, a REVOKE, a producer's CREATE.
+"""Rucio follows what others register about its products: OBSOLETE, REVOKE (also of a batch), a producer's CREATE.
 
 What is said of a replica is shown by whoever recorded it. Traces that speak of a product as a whole come from anywhere;
 positions of the store are in the order of commits, without gaps, so that whoever remembers one misses none.
@@ -65,7 +65,8 @@ class Follower:
     def _concerned(self, found: Sequence[Stored]) -> set[ProductKey]:
         """The products of this Rucio that *found* may speak of; of files outside Rucio, those they may have joined."""
         keys = {key for stored in found if (key := stored.trace.statement.product) is not None}
-        for name in {s.trace.statement.name for s in found if s.trace.statement.product is None}:
+        keys.update(*(self.store.products_of_batch(stored.trace.statement) for stored in found))
+        for name in {s.trace.statement.name for s in found if s.trace.statement.outside}:
             joined = (s.trace.statement for s in self.store.by_name(name) if linked(s.trace.statement))
             keys |= {s.product for s in joined if s.product is not None}
         return {key for key in keys if key.rucio == self.instance}

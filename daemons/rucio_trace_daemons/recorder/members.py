@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import dataclass
 from datetime import datetime
@@ -109,10 +110,11 @@ def members_of(engine: Engine, dataset: tuple[str, str]) -> Iterator[Key]:
         with engine.connect().execution_options(stream_results=True) as connection:
             for scope in _scopes(connection, dataset):
                 for row in connection.execute(_members(connection, dataset, scope)).yield_per(1_000):
-                    aside.write(f"{row.created_at.isoformat()} {scope} {row.child_name}\n")
+                    # JSON: a name may hold a line feed
+                    aside.write(f"{json.dumps([row.created_at.isoformat(), scope, row.child_name])}\n")
         aside.seek(0)
         for line in aside:
-            generation, scope, name = line.rstrip("\n").split(" ", 2)
+            generation, scope, name = json.loads(line)
             yield scope, name, datetime.fromisoformat(generation)
 
 

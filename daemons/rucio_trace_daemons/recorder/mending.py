@@ -38,7 +38,7 @@ class Choice:
     """Which rows are meant; all of what is given must hold, and nothing given means every row."""
 
     event_ids: Sequence[str] = ()
-    rse: str | None = None
+    rse: str | None = None  # or `datasets`
     scope: str | None = None
     name: str | None = None
     failed: bool = False  # only those with an error
@@ -46,9 +46,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The rows of one RSE, by what they wait for."""
+    """The rows of one RSE, or of datasets (which have no `rse_id`), by what they wait for."""
 
-    rse_id: str
+    rse_id: str | None
     rse: str
     due: int
     held: int
@@ -124,7 +124,7 @@ def backlog(engine: Engine, rse_ids: Collection[str]) -> Backlog:
     return Backlog(int(rows) - int(later), int(later))
 
 
-def _line(rse_id: str, rse: str, counts: Any, guard: Any) -> Line:
+def _line(rse_id: str | None, rse: str, counts: Any, guard: Any) -> Line:
     rows, held, waiting, stopped = (
         (counts.rows, counts.held or 0, counts.waiting or 0, counts.stopped or 0) if counts else (0, 0, 0, 0)
     )
@@ -205,7 +205,9 @@ def _where(connection: Connection, outbox: Any, choice: Choice) -> ColumnElement
     conditions = []
     if choice.event_ids:
         conditions.append(c.event_id.in_(choice.event_ids))
-    if choice.rse is not None:
+    if choice.rse == DATASETS:  # no RSE is called so: their names are in capitals
+        conditions.append(c.rse_id.is_(None))
+    elif choice.rse is not None:
         conditions.append(c.rse_id.in_(_ids(connection, choice.rse)))
     if choice.scope is not None:
         conditions.append(c.scope == choice.scope)

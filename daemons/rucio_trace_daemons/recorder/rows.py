@@ -47,7 +47,8 @@ class Row:
 
     @property
     def change(self) -> Change:
-        return Change(self.old_state, self.new_state, self.at, self.message is not None, self.action == AUDIT)
+        signed, queued = self.message is not None, self.action == QUEUED_BY_GAPS
+        return Change(self.old_state, self.new_state, self.at, signed, self.action == AUDIT, queued)
 
 
 @dataclass(frozen=True, slots=True)

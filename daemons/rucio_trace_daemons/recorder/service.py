@@ -175,6 +175,6 @@ class Recorder:
         lookup = LookUp(context, self.store, self.rses, self.names, origins, first_installed(self.engine))
         delivery = Delivery(context, outbox, self.store, self.names, self.rses, self.alarms, self.trust, seam)
         counting = Counting(self.engine, outbox.worker, self.options.lease, seam)
-        datasets = Datasets(context, outbox, self.store, self.trust, counting, seam)
+        datasets = Datasets(context, outbox, self.store, self.alarms, self.trust, counting, seam)
         worker = Worker(context, outbox, lookup, delivery, datasets, self.chosen, self.stop.is_set, seam)
         return worker

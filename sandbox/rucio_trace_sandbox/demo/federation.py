@@ -202,7 +202,7 @@ def _write_settings(place: Place) -> None:
     )
     place.settings.write_text(common)
     for site in SITES:
-        member = authority.admit(f"SITE-{site}", rses=[f"POSIX-{site}", f"XRD-{site}"], create=[SCOPE])
+        member = authority.admit(f"SITE-{site}", rses=[f"POSIX-{site}", f"XRD-{site}"], create=[SCOPE], revoke=[SCOPE])
         recorder = _RECORDER.format(
             site=json.dumps(f"SITE-{site}"),
             rses=json.dumps(f"site=SITE-{site}"),

@@ -121,7 +121,7 @@ class Story:
 
     def record(self) -> None:
         """The recorders read what arrived, and sign."""
-        self._record(*SITES)
+        self._record()
         for product, copy in ((self.large, "XRD-B"), (self.small, "POSIX-B")):
             events = self._events(product)
             wanted = [("CREATE", copy.replace("-B", "-A"), "SITE-A"), ("COPY", copy, "SITE-B")]
@@ -183,7 +183,7 @@ class Story:
         self.narrator.hold("size and time of the file are as before", unchanged)
         self.narrator.tell("A campaign has every copy on three RSEs read again, once a day:")
         self._trace("audit", "start", "--rses", "POSIX-A|POSIX-B|XRD-A", "--every", "1d")
-        self._audit(*SITES)
+        self._audit()
         batches = [(s.event, s.rse) for s in (stored.trace.statement for stored in self._batches())]
         wanted = [("VERIFY", rse) for rse in ("POSIX-A", "XRD-A")]
         self.narrator.hold("SITE-A signed one VERIFY for each of its RSEs", sorted(batches) == wanted, batches)
@@ -200,6 +200,10 @@ class Story:
             found,
         )
         self._status("DEGRADED", "1/2")
+        alarms = self._alarms()
+        self.narrator.hold(
+            "one alarm stands among Rucio's messages, for Hermes", alarms == [("CORRUPT", "POSIX-B", 1)], alarms
+        )
 
     def heal(self) -> None:
         """Rucio replaces the bad copy by a fresh one."""
@@ -238,12 +242,12 @@ class Story:
         return self.narrator.run(words, self.environment, self.folder, **options)
 
     def _record(self, *sites: str) -> None:
-        for site in sites:
+        for site in sites or SITES:
             settings = self.federation.place.recorder_settings(site)
             self._run("rucio-trace-recorder", "--run-once", "--config", settings)
 
     def _audit(self, *sites: str) -> None:
-        for site in sites:
+        for site in sites or SITES:
             settings = self.federation.place.recorder_settings(site)
             self._run("rucio-trace-auditor", "--run-once", "--config", settings)
 
@@ -253,6 +257,13 @@ class Story:
         shown = _table(done.output)
         found = (shown.get("trace_status"), shown.get("trace_replicas"))
         self.narrator.hold(f"the product is {status}, {replicas} copies proven", found == (status, replicas), shown)
+
+    def _alarms(self) -> list[tuple[str, str, int]]:
+        from rucio.core.message import retrieve_messages
+
+        with self.federation.rucio.session() as session:
+            found = [m["payload"] for m in retrieve_messages(event_type="traceability-alarm", session=session)]
+        return [(payload["kind"], payload["subject"], payload["count"]) for payload in found]
 
     def _batches(self) -> list[Stored]:
         with Store.open(self.federation.place.store_url) as store:
