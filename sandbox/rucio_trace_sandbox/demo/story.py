@@ -187,7 +187,7 @@ class Story:
         batches = [(s.event, s.rse) for s in (stored.trace.statement for stored in self._batches())]
         wanted = [("VERIFY", rse) for rse in ("POSIX-A", "XRD-A")]
         self.narrator.hold("SITE-A signed one VERIFY for each of its RSEs", sorted(batches) == wanted, batches)
-        self.narrator.tell("On POSIX-B the auditor found other bytes. It leaves a doubt; the recorder looks for itself:")
+        self.narrator.tell("On POSIX-B the auditor found other bytes: that is a doubt. The recorder looks for itself:")
         self._record("B")
         last = self._stored(self.small)[-1].trace.statement
         self.narrator.hold(
