@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from rucio_trace import __version__
 from rucio_trace.cli import COMMANDS, cli
-from rucio_trace.cli.terminal import printable
+from rucio_trace.cli.terminal import printable, show_table
 
 PROGRAM = Path(sys.executable).with_name("rucio-trace")
 ABC = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
@@ -304,3 +304,17 @@ def test_a_bug_of_ours_is_no_verdict_and_shows_no_stack_unless_asked(monkeypatch
     assert "internal error" in result.stderr
     with pytest.raises(ZeroDivisionError):
         run("--traceback", "history")
+
+
+def test_in_a_narrow_terminal_long_cells_are_folded_and_names_and_times_stay_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = ("2026-11-25T22:18:27Z", "CORRUPT", "SITE-A_DISK", "x" * 300)
+    for width, whole in ((80, row[:3]), (60, row[1:3])):
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", str(width))
+        show_table(("time", "event", "RSE", "how"), [row])
+        shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+        assert all(re.search(rf" {re.escape(cell)} ", shown) for cell in whole), shown
+        assert shown.count("x") == 300
+        assert max(map(len, shown.splitlines())) <= width
