@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rucio_trace_sandbox.storage import Rse
     from sqlalchemy import Row
 
-SEEDS = int(os.environ.get("RUCIO_TRACE_SOAK_SEEDS", "100"))
+SEEDS = int(os.environ.get("RUCIO_TRACE_SOAK_SEEDS", "60"))
 SEAMS = (
     "claiming",
     "claimed",
