@@ -46,8 +46,8 @@ __all__ = ["Worker"]
 
 LOG = logging.getLogger("traceability-auditor")
 
-# So many failures one after another mean that it is not the files. Where the RSE's folder can be looked into it may be one
-# disk of many that is broken, and the rest is to be read: many more, then.
+# So many failures one after another mean that it is not the files. Where the RSE's folder can be looked into, it may be
+# one disk of many that is broken, and the rest is to be read: many more, then.
 FAILED_IN_A_ROW, FAILED_THOUGH_ANSWERING = 5, 50
 # How long results are gathered before they are written together: what a worker that is killed reads in vain.
 GATHER_SECONDS = 2.0
