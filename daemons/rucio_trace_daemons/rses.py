@@ -144,7 +144,8 @@ def matching(expression: str, subject: str = "RSE expression") -> set[str]:
         with db_session(DatabaseOperationType.READ) as session:
             return {rse["id"] for rse in parse_expression(expression, session=session)}
     except InvalidRSEExpression as error:
-        raise ConfigurationError(subject, expected="RSEs, as an RSE expression", found=str(error)) from error
+        found = f"{expression} ({str(error).rpartition('Details: ')[2]})"
+        raise ConfigurationError(subject, expected="RSEs, as an RSE expression", found=found) from error
 
 
 def every_id(engine: Engine) -> set[str]:

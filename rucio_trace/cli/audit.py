@@ -74,6 +74,7 @@ def start(rses: str, sample: float, most_bytes: int | None, every: int) -> None:
     for rse, reason in begun.others.items():
         say(f"note: {printable(rse.name)} is left out: {reason}")
     say(f"campaign {begun.number} audits {printable(', '.join(rse.name for rse in begun.read), limit=None)}")
+    say(f"`rucio-trace-auditor` reads for it; `rucio-trace audit status {begun.number}` shows how far it is")
     click.echo(begun.number)
 
 

@@ -47,15 +47,16 @@ def backfill(ctx: click.Context, expression: str, threads: int | None, processes
     """
     if scheduler is not None and processes > 1:
         raise click.UsageError("--dask reads on its own processes: give --threads, one for each file read at once")
+    from rucio_trace_policy.database import open_database
+
+    engine, schema = open_database()  # before Rucio's modules are imported, which fails where there is no database
     from rucio_trace_daemons.backfill import run as backfilling
     from rucio_trace_daemons.backfill.work import Processes, Task, Threads
     from rucio_trace_daemons.recorder.options import Options
     from rucio_trace_policy import hooks
-    from rucio_trace_policy.database import open_database
 
     settings = settings_of(ctx)
     options = replace(Options.of(settings), threads=threads or settings.recorder.threads)
-    engine, schema = open_database()
     hooks.check(engine, schema)
     plan = backfilling.plan(engine, expression)
     _tell(plan)

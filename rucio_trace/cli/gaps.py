@@ -40,13 +40,14 @@ def gaps(ctx: click.Context, expression: str | None, fix: bool, limit: int, as_j
     Example:
       rucio-trace gaps --rses 'tier=1' --fix
     """
+    from rucio_trace_policy.database import open_database
+
+    engine, schema = open_database()  # before Rucio's modules are imported, which fails where there is no database
     from rucio_trace_daemons.gaps.find import Search
     from rucio_trace_daemons.methods import Method
     from rucio_trace_daemons.rses import Rses, every_id, matching
     from rucio_trace_policy import hooks
-    from rucio_trace_policy.database import open_database
 
-    engine, schema = open_database()
     hooks.check(engine, schema)
     rses = Rses(engine)
     chosen = rses.get(matching(expression, f"--rses {expression}") if expression is not None else every_id(engine))

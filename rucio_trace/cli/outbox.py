@@ -64,9 +64,10 @@ def status(as_json: bool) -> None:
     Example:
       rucio-trace outbox status --json
     """
+    engine = _engine()
     from rucio_trace_daemons.recorder.mending import summarise
 
-    found = summarise(_engine())
+    found = summarise(engine)
     if as_json:
         lines = [
             {**asdict(line), **{name: _iso(getattr(line, name)) for name in ("oldest", "oldest_moving")}}
@@ -97,9 +98,10 @@ def list_(events: tuple[str, ...], rse: str | None, did: str | None, failed: boo
     Example:
       rucio-trace outbox list --rse XRD-A --failed
     """
+    engine = _engine()
     from rucio_trace_daemons.recorder.mending import chosen
 
-    found = chosen(_engine(), _choice(events, rse, did, failed), limit)
+    found = chosen(engine, _choice(events, rse, did, failed), limit)
     if as_json:
         for name, row in found:
             json_line(_object(name, row))
@@ -128,11 +130,12 @@ def retry(
     Example:
       rucio-trace outbox retry --rse XRD-A
     """
-    from rucio_trace_daemons.recorder import mending
-
     if not (events or rse or did or failed or everything):
         raise click.UsageError("say which: EVENT_ID, --rse, --did, --failed or --all")
-    count = mending.retry(_engine(), _choice(events, rse, did, failed), discard_signature=discard_signature)
+    engine = _engine()
+    from rucio_trace_daemons.recorder import mending
+
+    count = mending.retry(engine, _choice(events, rse, did, failed), discard_signature=discard_signature)
     say(f"{count} changes are due now")
 
 
@@ -146,17 +149,19 @@ def skip(events: tuple[str, ...], rse: str | None, did: str | None, failed: bool
     Example:
       rucio-trace outbox skip --did test:file --reason "RSE was decommissioned"
     """
-    from rucio_trace_daemons.recorder import mending
-
     if not (events or rse or did):
         raise click.UsageError("say which: EVENT_ID, --rse or --did")
     if not reason.strip():
         raise click.BadParameter("expected a reason", param_hint="--reason")
-    count = mending.skip(_engine(), _choice(events, rse, did, failed), reason)
+    engine = _engine()
+    from rucio_trace_daemons.recorder import mending
+
+    count = mending.skip(engine, _choice(events, rse, did, failed), reason)
     say(f"{count} changes skipped: {printable(reason)}")
 
 
 def _engine() -> Any:
+    """Rucio's database; opened before Rucio's modules are imported, which fails where there is none."""
     from rucio_trace_policy.database import open_database
 
     engine, _schema = open_database()

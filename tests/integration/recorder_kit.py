@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from rucio_trace_daemons.recorder.options import Options
 from rucio_trace_daemons.recorder.service import Recorder
 from rucio_trace_policy import hooks
@@ -40,6 +41,10 @@ certificate = "federation/SITE-A.pem"
 accounts_key = "accounts.key"
 lease_seconds = {lease}
 """
+
+
+on_sqlite = pytest.mark.parametrize("rucio", ["sqlite"], indirect=True)
+"""For a test of what does not depend on the database."""
 
 
 class Kit:

@@ -89,7 +89,7 @@ def test_a_campaign_begins_where_something_can_be_audited_and_is_stopped_once(
     assert "no campaign runs" in audits.run("status").stderr
     for wrong, told in {
         "TAPE|CACHE": "TAPE: its replicas are not read",
-        "NONE": "empty set",
+        "NONE": "found NONE (RSE Expression resulted in an empty set.)",
         "((": "expected RSEs",
     }.items():
         assert told in audits.run("start", "--rses", wrong, code=2).stderr

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from auditor_kit import AuditKit, flip, forge, names_of, remove, truncate
+from recorder_kit import on_sqlite
 
 from rucio_trace.trace import parse_time
 
@@ -61,6 +62,7 @@ def test_three_rounds_with_a_budget_of_a_third_read_all_once_the_oldest_first(ki
     assert {row.replicas for row in kit.rounds} == {3}
 
 
+@on_sqlite
 def test_a_sample_bounds_a_round_by_number(kit: AuditKit, here: Rse) -> None:
     names = kit.filled(here, 5)
     kit.start(sample=0.4)
@@ -69,6 +71,7 @@ def test_a_sample_bounds_a_round_by_number(kit: AuditKit, here: Rse) -> None:
     assert names_of(kit.lines()) == names
 
 
+@on_sqlite
 def test_a_file_larger_than_the_budget_is_read_all_the_same(kit: AuditKit, here: Rse) -> None:
     kit.filled(here, 2)
     kit.start(bytes=10)
@@ -77,6 +80,7 @@ def test_a_file_larger_than_the_budget_is_read_all_the_same(kit: AuditKit, here:
     assert names_of(kit.lines()) == ["file000", "file001"]
 
 
+@on_sqlite
 def test_the_next_round_waits_for_its_time(kit: AuditKit, here: Rse) -> None:
     kit.filled(here, 2)
     kit.start(every=86_400)
@@ -85,6 +89,7 @@ def test_the_next_round_waits_for_its_time(kit: AuditKit, here: Rse) -> None:
     assert kit.ended == 1
 
 
+@on_sqlite
 @pytest.mark.parametrize("change", [flip, truncate, forge, remove])
 def test_what_is_not_the_origin_leaves_a_doubt_and_no_line(
     kit: AuditKit, here: Rse, change: Callable[[Path], None]
@@ -120,6 +125,7 @@ def test_what_rucio_removed_meanwhile_is_not_missed(kit: AuditKit, here: Rse) ->
     assert (kit.rounds[0].good, kit.rounds[0].bad, kit.rounds[0].unread) == (2, 0, 1)
 
 
+@on_sqlite
 def test_storage_that_goes_away_mid_audit_is_an_outage_and_nothing_else(kit: AuditKit, here: Rse) -> None:
     names = kit.filled(here, 6)
     kit.start()
@@ -139,6 +145,7 @@ def test_storage_that_goes_away_mid_audit_is_an_outage_and_nothing_else(kit: Aud
     assert (kit.rounds[0].good, kit.rounds[0].unread) == (6, 0)
 
 
+@on_sqlite
 def test_a_storage_with_nothing_mounted_opens_the_breaker_and_loses_nothing(kit: AuditKit, here: Rse) -> None:
     kit.filled(here, 12)
     here.folder.rename(here.folder.with_name("away"))
@@ -152,6 +159,7 @@ def test_a_storage_with_nothing_mounted_opens_the_breaker_and_loses_nothing(kit:
     assert kit.auditor().worker().step() == 0  # nothing more is read there
 
 
+@on_sqlite
 def test_quiet_hours_of_an_rse_are_kept(kit: AuditKit, here: Rse) -> None:
     kit.filled(here, 2)
     kit.rucio.set_attribute(here, "trace_quiet_hours", "00:00-24:00")
@@ -181,6 +189,7 @@ def test_a_stopped_campaign_signs_what_it_has_read(kit: AuditKit, here: Rse) -> 
     assert (kit.ended, kit.work_left) == (1, [])
 
 
+@on_sqlite
 def test_what_cannot_be_read_holds_up_no_sweep(kit: AuditKit, here: Rse) -> None:
     names = kit.filled(here, 3)
     path = kit.rucio.pfn_path(here, names[0])
@@ -232,6 +241,7 @@ def test_what_rucio_removes_while_it_is_read_is_not_bad(
     assert [row.action for row in kit.outbox if row.action == "audit"] == []
 
 
+@on_sqlite
 def test_one_rse_that_may_not_be_read_stops_no_other(kit: AuditKit, here: Rse) -> None:
     there = kit.rucio.add_posix_rse("THERE")
     kit.filled(here, 2)

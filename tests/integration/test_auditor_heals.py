@@ -12,6 +12,7 @@ import pytest
 import rucio_daemons
 from auditor_kit import AuditKit, flip
 from click.testing import CliRunner
+from recorder_kit import on_sqlite
 from rucio_trace_sandbox import daemons
 
 from rucio_trace.cli import cli
@@ -82,6 +83,7 @@ def test_a_flipped_bit_becomes_a_fresh_copy(kit: AuditKit, two: tuple[Rse, Rse],
     assert (kit.bad_replicas(), kit.outbox) == ({"file": 1}, [])
 
 
+@on_sqlite
 def test_a_dry_run_declares_nothing_and_says_what_it_would(
     kit: AuditKit,
     two: tuple[Rse, Rse],
@@ -125,6 +127,7 @@ def test_the_last_good_copy_is_never_declared(kit: AuditKit, two: tuple[Rse, Rse
     }
 
 
+@on_sqlite
 def test_a_good_copy_that_rucio_cannot_reach_saves_nothing(
     kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn
 ) -> None:
@@ -161,6 +164,7 @@ def test_many_bad_replicas_at_once_are_not_declared_until_somebody_looked(
     assert Counter(event for event, _ in kit.events() if event == "CORRUPT") == {"CORRUPT": 3}
 
 
+@on_sqlite
 def test_a_bad_copy_that_no_rule_wants_is_deleted_by_the_reaper(
     kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn
 ) -> None:
@@ -182,6 +186,7 @@ def test_a_bad_copy_that_no_rule_wants_is_deleted_by_the_reaper(
     assert kit.product("file").status == "GENUINE"
 
 
+@on_sqlite
 def test_what_minos_calls_unavailable_for_a_while_is_not_read(
     kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn
 ) -> None:

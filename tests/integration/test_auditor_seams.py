@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from auditor_kit import AuditKit, flip, names_of
 from forking import forked, killed_at, was_killed
+from recorder_kit import on_sqlite
 from rucio_trace_policy.tables import tables
 from sqlalchemy import select
 
@@ -93,6 +94,7 @@ def _check_shown(kit: AuditKit, rse: Rse, good: list[str], before: dict[str, dat
         assert (kit.product(name).status, kit.product(name).verified_at) == ("GENUINE", after[name])
 
 
+@on_sqlite
 def test_these_are_all_the_seams(kit: AuditKit) -> None:
     passed: set[str] = set()
     kit.filled(kit.rucio.add_posix_rse("HERE"), 2)

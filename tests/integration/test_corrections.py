@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 from producing import Declaring, produced
+from recorder_kit import on_sqlite
 from rucio_trace_daemons.recorder import service
 from rucio_trace_daemons.recorder.finish import snapshot, write_snapshots
 from rucio_trace_policy.database import writing
@@ -82,9 +83,6 @@ def kit(rucio: EmbeddedRucio) -> Iterator[Correcting]:
     kit = Correcting(rucio)
     yield kit
     kit.close()
-
-
-on_sqlite = pytest.mark.parametrize("rucio", ["sqlite"], indirect=True)
 
 
 # Obsolete ------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from rucio_trace_sandbox.processes import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-INTERRUPTIONS = int(os.environ.get("RUCIO_TRACE_DEMO_INTERRUPTIONS", "3"))
+INTERRUPTIONS = int(os.environ.get("RUCIO_TRACE_DEMO_INTERRUPTIONS", "2"))
 # What a whole demo takes here, if nothing else runs; only to spread the interruptions over it.
 WHOLE_SECONDS = 60
 

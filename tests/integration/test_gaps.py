@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from recorder_kit import Kit
+from recorder_kit import Kit, on_sqlite
 from rucio_trace_daemons.gaps import find
 from rucio_trace_daemons.gaps.mend import mend
 from rucio_trace_daemons.rses import Rses
@@ -103,6 +103,7 @@ def test_a_search_goes_on_where_a_page_ends(kit: Kit, here: Rse, monkeypatch: py
     assert [(gap["gap"], gap["name"]) for gap in found(kit, code=3)] == expected
 
 
+@on_sqlite
 def test_a_bad_replica_is_not_adopted(kit: Kit, here: Rse) -> None:
     kit.rucio.pfn_path(here, "one").write_bytes(b"CONTENT")
     found(kit, "--fix", code=0)
@@ -128,6 +129,7 @@ def test_what_went_away_unseen_is_signed_as_delete(kit: Kit, here: Rse) -> None:
     assert found(kit, code=0) == []
 
 
+@on_sqlite
 def test_a_product_that_went_away_unseen_ends_as_deleted(kit: Kit, here: Rse) -> None:
     kit.rucio.upload(here, "file", b"content")
     kit.run()
@@ -225,6 +227,7 @@ def test_what_two_searches_found_at_once_is_signed_once(kit: Kit, here: Rse) -> 
     assert kit.outbox == []
 
 
+@on_sqlite
 def test_rses_that_are_not_read_are_told_apart(kit: Kit, here: Rse) -> None:
     rucio = kit.rucio
     others = {
@@ -252,6 +255,7 @@ def test_rses_that_are_not_read_are_told_apart(kit: Kit, here: Rse) -> None:
     assert [(gap["rse"], gap["name"]) for gap in found(kit, code=3)] == [("TAPE", "TAPE")]
 
 
+@on_sqlite
 def test_the_table_shows_a_few_and_counts_all(kit: Kit, here: Rse) -> None:
     result = gaps(kit, "--limit", "1")
     assert result.exit_code == 3
@@ -265,6 +269,7 @@ def test_the_table_shows_a_few_and_counts_all(kit: Kit, here: Rse) -> None:
     assert line == ["HERE", "read", "2", "0", "2", "0", "0", "0"]
 
 
+@on_sqlite
 def test_an_expression_that_names_no_rse_is_wrong_use(kit: Kit) -> None:
     result = gaps(kit, "--rses", "NOWHERE")
     assert result.exit_code == 2

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from datasets_kit import DatasetKit
 from forking import killed_at
 from prometheus_client import generate_latest
+from recorder_kit import on_sqlite
 from rucio_trace_daemons.monitoring import served
 from rucio_trace_daemons.recorder import counting, mending
 from rucio_trace_daemons.recorder.mending import Choice
@@ -117,6 +118,7 @@ def told(kit: DatasetKit, *arguments: str, code: int = 0, **options: str) -> str
     return result.stdout
 
 
+@on_sqlite
 def test_a_closed_dataset_waits_for_files_without_a_trace(kit: DatasetKit, here: Rse) -> None:
     traced(kit, here, "a")
     kit.rucio.upload(here, "b", b"b")
@@ -176,6 +178,7 @@ def test_a_file_that_goes_with_its_last_replica_is_missed_by_the_next_count(kit:
     assert kit.shown() == ("TAMPERED", "1/1")
 
 
+@on_sqlite
 def test_what_changed_before_anything_was_signed_leaves_one_list(kit: DatasetKit, here: Rse) -> None:
     traced(kit, here, "a", "b")
     kit.dataset("dataset", "a", "b")
@@ -205,6 +208,7 @@ def test_a_dataset_is_what_the_worst_of_its_files_is(kit: DatasetKit, here: Rse)
     assert kit.shown("other") is None  # nothing of its file changed since it was put there
 
 
+@on_sqlite
 def test_a_file_whose_name_holds_a_line_feed_keeps_its_dataset_waiting_and_nothing_else(
     kit: DatasetKit, here: Rse
 ) -> None:
@@ -226,6 +230,7 @@ def metrics(kit: DatasetKit) -> str:
         return generate_latest().decode()
 
 
+@on_sqlite
 def test_a_recorder_without_the_right_waits_and_signs_once_it_has_it(rucio: EmbeddedRucio, kit: DatasetKit) -> None:
     here = kit.rucio.add_posix_rse("HERE")
     traced(kit, here, "a")
@@ -247,6 +252,7 @@ def test_a_recorder_without_the_right_waits_and_signs_once_it_has_it(rucio: Embe
     assert [statement.event_id for statement in kit.signed()] == [row.event_id]
 
 
+@on_sqlite
 @pytest.mark.parametrize(("choice", "waiting", "excluded"), [("leave", 1, 0), ("exclude", 0, 1)])
 def test_datasets_can_be_left_to_others_or_excluded(
     kit: DatasetKit, here: Rse, choice: str, waiting: int, excluded: int
@@ -316,6 +322,7 @@ def test_killed_at_any_seam_each_row_of_a_dataset_ends_once(kit: DatasetKit, her
         assert (kit.shown(name), kit.outbox) == (("GENUINE", "2/2"), [])
 
 
+@on_sqlite
 def test_these_are_all_the_seams(kit: DatasetKit, here: Rse) -> None:
     traced(kit, here, "a")
     kit.dataset("dataset", "a")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from producing import Declaring, produced, text_of
+from recorder_kit import on_sqlite
 from rucio.common.exception import InvalidMetadata
 from rucio_trace_policy.tables import tables
 from sqlalchemy import event, update
@@ -75,10 +76,6 @@ def kit(rucio: EmbeddedRucio) -> Iterator[Told]:
 @pytest.fixture
 def one(kit: Told) -> Rse:
     return kit.rucio.add_posix_rse("ONE")
-
-
-# What does not depend on the database is shown on one.
-on_sqlite = pytest.mark.parametrize("rucio", ["sqlite"], indirect=True)
 
 
 def of_copernicus(signer: Signer, name: str, content: bytes, event: str = "CREATE", algorithm: str = "SHA256") -> Trace:

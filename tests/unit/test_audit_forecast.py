@@ -62,6 +62,7 @@ def test_the_pace_counts_from_the_first_round_on() -> None:
     daily = [0] * 28 + [100, 300]
     assert pace(daily, 7, NOW - 2 * DAY, NOW) == 200
     assert pace(daily, 7, NOW - 100 * DAY, NOW) == pytest.approx(400 / 7)
+    assert pace(daily, 7, NOW - HOUR, NOW) == 400  # at least a day: it may have no other round
     assert pace(daily, 7, None, NOW) == 0
     assert pace(daily, 7, NOW, NOW) == 0
 

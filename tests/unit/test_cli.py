@@ -83,6 +83,18 @@ def test_a_command_that_needs_rucio_says_so_where_there_is_none(arguments: tuple
     assert "internal error" not in result.stderr
 
 
+@pytest.mark.parametrize("arguments", [("outbox", "status"), ("gaps",), ("backfill", "--rses", "X")])
+def test_a_command_that_needs_a_rucio_cfg_says_so_where_there_is_none(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    environment = {**os.environ, "RUCIO_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    code = "from rucio_trace.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
+    assert result.returncode == 2
+    assert "RUCIO_HOME" in result.stderr
+    assert "internal error" not in result.stderr
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_a_command_is_introduced_as_it_introduces_itself(name: str) -> None:
     own_name = f"{name}_" if keyword.iskeyword(name) else name

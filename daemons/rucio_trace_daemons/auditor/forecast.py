@@ -42,10 +42,13 @@ def daily_bytes(rounds: Iterable[tuple[datetime, datetime, int]], now: datetime)
 
 
 def pace(daily: Sequence[int], days: int, first: datetime | None, now: datetime) -> float:
-    """Bytes per day over the last *days* of *daily*, or since *first*, when reading began, if that is later."""
+    """Bytes per day over the last *days* of *daily*, or since *first*, when reading began, if that is later.
+
+    On the first day it is what has been read: an hour's reading is no measure of a day, which may have one round.
+    """
     if first is None or first >= now:
         return 0.0
-    return sum(daily[-days:]) / min(float(days), (now - first) / DAY)
+    return sum(daily[-days:]) / min(float(days), max(1.0, (now - first) / DAY))
 
 
 def sweep_end(left: int, bytes_per_day: float, now: datetime) -> datetime | None:

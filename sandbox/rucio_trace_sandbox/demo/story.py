@@ -164,7 +164,7 @@ class Story:
         states = self.federation.rucio.replica_states(self.large.did)
         self.narrator.hold("the replica on XRD-B is gone from Rucio", states == {"XRD-A": "A"}, states)
         self.narrator.hold("and from the storage", not self._file("XRD-B", self.large).exists())
-        self._record()
+        self._record("B")
         last = self._stored(self.large)[-1].trace.statement
         cause = last.cause
         self.narrator.hold("the last trace is a DELETE on XRD-B", (last.event, last.rse) == ("DELETE", "XRD-B"), last)
@@ -176,15 +176,18 @@ class Story:
         """A file rots on disk, and the auditor notices."""
         file = self._file("POSIX-B", self.small)
         before = file.stat()
-        self.narrator.tell(f"Behind everybody's back one bit changes in {file};")
+        self.narrator.tell(f"Behind everybody's back one bit changes in {file.relative_to(self.folder)}:")
         flip(file)
         same = file.stat()
         unchanged = (before.st_size, before.st_mtime_ns) == (same.st_size, same.st_mtime_ns)
         self.narrator.hold("size and time of the file are as before", unchanged)
+        self.narrator.tell("A campaign has every copy on three RSEs read again, once a day:")
         self._trace("audit", "start", "--rses", "POSIX-A|POSIX-B|XRD-A", "--every", "1d")
         self._audit()
-        batch = self._batches()[0].trace.statement
-        self.narrator.hold("what is good is signed, by RSE, in one VERIFY", batch.event == "VERIFY", batch)
+        batches = [(s.event, s.rse) for s in (stored.trace.statement for stored in self._batches())]
+        wanted = [("VERIFY", rse) for rse in ("POSIX-A", "XRD-A")]
+        self.narrator.hold("SITE-A signed one VERIFY for each of its RSEs", sorted(batches) == wanted, batches)
+        self.narrator.tell("On POSIX-B the auditor found other bytes: that is a doubt. The recorder looks for itself:")
         self._record("B")
         last = self._stored(self.small)[-1].trace.statement
         self.narrator.hold(
@@ -204,7 +207,8 @@ class Story:
 
     def heal(self) -> None:
         """Rucio replaces the bad copy by a fresh one."""
-        self.narrator.tell("Another copy is good, so the auditor may declare this one bad in Rucio (declare = true):")
+        self.narrator.tell("Another copy is good, so SITE-B's auditor may declare this one bad in Rucio; its settings")
+        self.narrator.tell("allow that (declare = true), else it would only say what it would do.")
         self._audit("B")
         states = self.federation.rucio.replica_states(self.small.did)
         self.narrator.hold("Rucio calls the replica bad", states == {"POSIX-A": "A", "POSIX-B": "D"}, states)
