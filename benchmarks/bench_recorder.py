@@ -39,7 +39,7 @@ def rows() -> Iterator[Row]:
         server = stack.enter_context(XRootD.start(folder / "xrd"))
         home = RucioHome.server(folder / "home", cluster.url(cluster.create()))
         claim_process(home)
-        kit = _kit(home, cluster, folder)
+        kit = make_kit(home, cluster, folder)
         disk = kit.rucio.add_posix_rse("DISK")
         remote = kit.rucio.add_xrootd_rse("REMOTE", server)
         seconds = sorted(_small(kit, disk, turn) for turn in range(ROUNDS + 1))[ROUNDS // 2]
@@ -48,7 +48,7 @@ def rows() -> Iterator[Row]:
         yield at_most("recorder, memory: the program on that file", _peak_mb(kit), MEMORY_MB, "MB")
 
 
-def _kit(home: RucioHome, cluster: PostgresCluster, folder: Path) -> Kit:
+def make_kit(home: RucioHome, cluster: PostgresCluster, folder: Path) -> Kit:
     from rucio_trace_sandbox.embedded import EmbeddedRucio, bootstrap
 
     bootstrap(home)
@@ -66,7 +66,7 @@ def _small(kit: Kit, rse: Rse, turn: int) -> float:
         path = kit.rucio.pfn_path(rse, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    _register(kit, rse, names, SMALL_BYTES, f"{zlib.adler32(content):08x}")
+    register(kit, rse, names, SMALL_BYTES, f"{zlib.adler32(content):08x}")
     worker = kit.recorder(bulk=500).worker()
     start = time.perf_counter()
     while worker.step():
@@ -76,7 +76,7 @@ def _small(kit: Kit, rse: Rse, turn: int) -> float:
     return seconds
 
 
-def _register(kit: Kit, rse: Rse, names: list[str], size: int, adler32: str) -> None:
+def register(kit: Kit, rse: Rse, names: list[str], size: int, adler32: str) -> None:
     from rucio.core.replica import add_replicas
 
     files: list[dict[str, Any]] = [
@@ -96,7 +96,7 @@ def _large(kit: Kit, rse: Rse, url: str) -> Iterator[Row]:
         for _ in range(LARGE_BYTES >> 20):
             file.write(piece)
             adler32 = zlib.adler32(piece, adler32)
-    _register(kit, rse, ["large"], LARGE_BYTES, f"{adler32:08x}")
+    register(kit, rse, ["large"], LARGE_BYTES, f"{adler32:08x}")
     recorder = kit.recorder()
     [facts] = recorder.rses.get({rse.id}).values()
     replica = Replica(facts, "test", "large", LARGE_BYTES)
@@ -106,7 +106,7 @@ def _large(kit: Kit, rse: Rse, url: str) -> Iterator[Row]:
         assert prover.prove(replica, row, None, lambda _count: None)[1]
 
     def bare() -> None:
-        _read_bare(f"{url}/{str(path).partition('/data/')[2]}")
+        read_bare(f"{url}/{str(path).partition('/data/')[2]}", LARGE_BYTES)
 
     own, other = interleaved(ours, bare)
     name = "recorder, XRootD: 1 GiB, BLAKE3 and ADLER32, against File.read"
@@ -121,7 +121,7 @@ def _large(kit: Kit, rse: Rse, url: str) -> Iterator[Row]:
     )
 
 
-def _read_bare(url: str) -> None:
+def read_bare(url: str, size: int) -> None:
     """XRootD's client alone, in pieces of the size we read."""
     from XRootD.client import File
     from XRootD.client.flags import OpenFlags
@@ -136,7 +136,7 @@ def _read_bare(url: str) -> None:
             break
         offset += len(data)
     file.close()
-    assert offset == LARGE_BYTES
+    assert offset == size
 
 
 def _peak_mb(kit: Kit) -> float:

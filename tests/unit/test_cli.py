@@ -24,6 +24,7 @@ from rucio_trace.cli.terminal import printable
 PROGRAM = Path(sys.executable).with_name("rucio-trace")
 ABC = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
 OWN = ["hash", "sign", "verify", "check", "history", "search", "store", "key", "lineage", "import", "export"]
+OWN += ["gaps", "backfill"]
 
 
 def program(*arguments: str | bytes, **options: object) -> subprocess.CompletedProcess[bytes]:
@@ -56,7 +57,9 @@ def test_the_version_is_told_without_importing_what_commands_need() -> None:
     assert not {"cryptography", "sqlalchemy", "rich", "blake3", "rucio"} & {name.partition(".")[0] for name in loaded}
 
 
-@pytest.mark.parametrize("arguments", [("hooks", "status"), ("outbox", "status")])
+@pytest.mark.parametrize(
+    "arguments", [("hooks", "status"), ("outbox", "status"), ("gaps",), ("backfill", "--rses", "A")]
+)
 def test_a_command_that_needs_rucio_says_so_where_there_is_none(arguments: tuple[str, ...]) -> None:
     code = "import sys; sys.modules['rucio'] = None; from rucio_trace.cli import main; main()"
     result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
@@ -100,6 +103,8 @@ def test_every_help_text_ends_with_an_example(path: tuple[str, ...]) -> None:
         ["key"],
         ["key", "request", "/nonexistent", "--name", "x"],
         ["history", "s:n"],  # no store is configured
+        ["backfill"],
+        ["backfill", "--rses", "A", "--dask", "tcp://here:1", "--processes", "2"],
     ],
     ids=" ".join,
 )
