@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rucio_trace.cli import settings_of
 from rucio_trace.cli.terminal import json_line, printable, say, show_table
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def gaps(ctx: click.Context, expression: str | None, fix: bool, limit: int, as_j
     rses = Rses(engine)
     chosen = rses.get(matching(expression, f"--rses {expression}") if expression is not None else every_id(engine))
     looked_at = {i: rse for i, rse in chosen.items() if rse.method not in (Method.EXCLUDED, Method.UNKNOWN)}
+    if fix:
+        _refresh(ctx, engine)
     search = Search(engine, looked_at, everywhere=expression is None)
     left = 0
     shown: list[Gap] = []
@@ -69,6 +72,24 @@ def gaps(ctx: click.Context, expression: str | None, fix: bool, limit: int, as_j
         _show(search, looked_at, shown, excluded)
     if left:
         raise click.exceptions.Exit(3)
+
+
+def _refresh(ctx: click.Context, engine: Engine) -> None:
+    """Let the store say what was signed of products that an earlier version has finished."""
+    from rucio_trace_daemons.gaps.refresh import is_needed, refresh
+
+    from rucio_trace.configured import open_store
+    from rucio_trace.watched import Trusted
+
+    if not is_needed(engine):
+        return
+    settings = settings_of(ctx)
+    store = open_store(settings, migrate=False)
+    try:
+        count = refresh(engine, store, Trusted(settings.trust)(), settings.instance.name)
+    finally:
+        store.close()
+    say(f"what was signed of {count} products, which an earlier version has finished, is known now")
 
 
 def _mended(engine: Engine, search: Search, rses: Rses) -> Iterator[tuple[Gap, bool]]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Select
 
-__all__ = ["Query", "available", "dead", "vanished"]
+__all__ = ["Query", "available", "dead", "unsigned", "vanished"]
 
 # Rucio's tables with the columns we read, without its Python types (see `recorder.resolve`), and under names that no
 # table of ours has: within a sub-query `replicas` would be whichever the database finds first.
@@ -102,6 +102,17 @@ def dead(connection: Connection, _rse_ids: Collection[str], last: Any, count: in
     traced = exists(select(null()).where(*_same(t, p, p.generation)))
     pending = exists(select(null()).where(o.scope == p.scope, o.name == p.name))
     return _gaps(p, (p.scope, p.name, p.generation, p.status), ~or_(lives, traced, pending), count)
+
+
+def unsigned(connection: Connection, last: Any, count: int) -> Select[Any]:
+    """The keys of up to *count* living products after *last* that have an origin of which nothing was kept."""
+    ours = tables(connection.dialect.name)
+    p, s = ours.products.c, ours.signed.c
+    key = (p.scope, p.name, p.generation)
+    lives = _lives(*_as_rucio_writes(connection, p), p.generation)
+    kept = exists(select(null()).where(*_same(s, p, p.generation)))
+    keys = select(*key).where(p.trace_id.is_not(None), lives, ~kept)
+    return (keys if last is None else keys.where(_after(connection, key, last))).order_by(*key).limit(count)
 
 
 def _page(

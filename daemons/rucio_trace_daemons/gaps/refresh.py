@@ -1,0 +1,65 @@
+"""What origins sign of size and checksums, for products whose last change was handled before that was kept.
+
+It is asked of the store, a page of products at a time, and written as the recorder does when a change ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rucio.common.types import InternalScope
+from rucio_trace_policy.database import writing
+
+from rucio_trace.trace import ProductKey, format_time
+from rucio_trace_daemons.gaps import queries
+from rucio_trace_daemons.recorder.before import may_join
+from rucio_trace_daemons.recorder.finish import Names, snapshot, write_snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Engine
+
+    from rucio_trace.identity import Trust
+    from rucio_trace.store import Store
+
+__all__ = ["is_needed", "refresh"]
+
+# As many histories as are held in memory at once.
+PAGE_PRODUCTS = 500
+
+
+def is_needed(engine: Engine) -> bool:
+    """Whether there is such a product."""
+    with engine.connect() as connection:
+        return connection.execute(queries.unsigned(connection, None, 1)).first() is not None
+
+
+def refresh(engine: Engine, store: Store, trust: Trust | None, instance: str) -> int:
+    """Write what is missing of the living products of the Rucio called *instance*; returns of how many it was."""
+    names = Names(engine)
+    names.load()
+    last: Any = None
+    count = 0
+    while True:
+        with engine.connect() as connection:
+            keys = connection.execute(queries.unsigned(connection, last, PAGE_PRODUCTS)).all()
+        if not keys:
+            return count
+        _refresh(engine, store, trust, instance, names, keys)
+        count, last = count + len(keys), keys[-1]
+
+
+def _refresh(
+    engine: Engine, store: Store, trust: Trust | None, instance: str, names: Names, keys: Sequence[Any]
+) -> None:
+    products = {}
+    for key in keys:
+        scope = InternalScope(key.scope, from_external=False)
+        generation = format_time(key.generation)
+        products[ProductKey(instance, scope.vo, str(scope.external), key.name, generation)] = tuple(key)
+    histories = store.product(products.keys(), may_join(trust))
+    names.learn(histories)
+    snapshots = [snapshot(key, histories[of], names.of(of.vo)) for of, key in products.items() if histories[of]]
+    with writing(engine) as connection:
+        write_snapshots(connection, snapshots)
