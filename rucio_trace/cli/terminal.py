@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -64,20 +65,37 @@ def json_line(value: Any) -> None:
 def show_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, styles: Mapping[str, str] | None = None
 ) -> None:
-    """Print *rows* under *columns* on stdout, every cell made harmless; `styles`: a cell's text to its rich style."""
+    """Print *rows* under *columns* on stdout, every cell made harmless; `styles`: a cell's text to its rich style.
+
+    Where the terminal is too narrow, long cells are folded before short ones: names and times stay whole.
+    """
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        cells = ["" if cell is None else printable(str(cell)) for cell in row]
-        table.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in cells))
     console = Console(soft_wrap=False)
     if not console.is_terminal:
         # A pipe has no width: nothing is cut or folded there.
         console = Console(width=10_000)
+    lines = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
+    whole = _whole([max(map(cell_len, column)) for column in zip(columns, *lines, strict=True)], console.width)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number in whole)
+    for line in lines:
+        table.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in line))
     console.print(table)
+
+
+def _whole(widths: Sequence[int], room: int) -> set[int]:
+    """The columns, the narrowest first, that are not folded: as many as leave the others a few characters each."""
+    few, between = 12, 3
+    room -= between * len(widths) + sum(min(few, width) for width in widths)
+    whole = set()
+    for number, width in sorted(enumerate(widths), key=itemgetter(1)):
+        room -= max(0, width - few)
+        if room >= 0:
+            whole.add(number)
+    return whole

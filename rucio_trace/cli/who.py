@@ -19,7 +19,7 @@ from rucio_trace.status import left_after, product_status
 from rucio_trace.trace import Cause, Event, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rucio_trace.cli.product import Believed
     from rucio_trace.config import Settings
@@ -96,7 +96,7 @@ def who(
                 json_line(_as_object(life, stored, names))
         else:
             click.echo(life.headline)
-            columns = ("time", "event", "RSE", "account", "action", "rule", "how", "left", "")
+            columns = ("time", "event", "RSE", "account", "left", "how")
             show_table(columns, [_row(life, stored, names) for stored in life.events], styles=_STYLES)
     if not lives:
         say(f"{printable(did)}: no traces in the store")
@@ -139,10 +139,21 @@ def _shown(account: str | None, names: Mapping[str, str]) -> str | None:
 
 def _row(life: _Life, stored: Stored, names: Mapping[str, str]) -> tuple[object, ...]:
     s, cause = stored.trace.statement, stored.trace.statement.cause or Cause()
-    how = [part for part in (cause.activity, cause.tool, cause.request and f"request {cause.request}") if part]
     account, left = _shown(cause.account, names), _left(life.left.get(stored.position))
-    notes = _notes(life, stored)
-    return short_time(s.time), s.event, s.rse, account, cause.action, cause.rule, ", ".join(how), left, notes
+    return short_time(s.time), s.event, s.rse, account, left, ", ".join([*_how(cause), *_notes(life, stored)])
+
+
+def _how(cause: Cause) -> Iterator[str]:
+    if cause.action:
+        yield f"through {cause.action}"
+    if cause.rule:
+        yield f"rule {cause.rule}"
+    if cause.activity:
+        yield cause.activity
+    if cause.tool:
+        yield cause.tool
+    if cause.request:
+        yield f"request {cause.request}"
 
 
 def _left(left: Left | None) -> str:
@@ -153,7 +164,7 @@ def _left(left: Left | None) -> str:
     return f"{left.proven}, {left.waiting} not read" if left.waiting else f"{left.proven}"
 
 
-def _notes(life: _Life, stored: Stored) -> str:
+def _notes(life: _Life, stored: Stored) -> list[str]:
     s, words = stored.trace.statement, []
     if stored.position in life.found.refusals:
         words.append(f"unverified: {life.found.refusals[stored.position]}")
@@ -165,7 +176,7 @@ def _notes(life: _Life, stored: Stored) -> str:
         words.append(f"replaces {s.replaces}")
     if s.unobserved:
         words.append("never observed")
-    return ", ".join(words)
+    return words
 
 
 def _as_object(life: _Life, stored: Stored, names: Mapping[str, str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from rucio_trace import __version__
 from rucio_trace.cli import COMMANDS, cli
-from rucio_trace.cli.terminal import printable
+from rucio_trace.cli.terminal import printable, show_table
 
 PROGRAM = Path(sys.executable).with_name("rucio-trace")
 ABC = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
@@ -88,16 +88,21 @@ def test_a_command_that_needs_rucio_says_so_where_there_is_none(arguments: tuple
     assert "internal error" not in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [("outbox", "status"), ("gaps",), ("backfill", "--rses", "X")])
-def test_a_command_that_needs_a_rucio_cfg_says_so_where_there_is_none(
-    tmp_path: Path, arguments: tuple[str, ...]
-) -> None:
+def test_commands_that_need_a_rucio_cfg_say_so_where_there_is_none(tmp_path: Path) -> None:
+    code = """
+import sys
+from rucio_trace.cli import main
+for arguments in (["outbox", "status"], ["gaps"], ["backfill", "--rses", "X"]):
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as end:
+        print(end.code)
+"""
     environment = {**os.environ, "RUCIO_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    code = "from rucio_trace.cli import main; main()"
-    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
-    assert result.returncode == 2
-    assert "RUCIO_HOME" in result.stderr
-    assert "internal error" not in result.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert result.stdout.split() == ["2"] * 3, result.stderr
+    assert result.stderr.count("expected the database of a Rucio server") == 3, result.stderr
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -306,3 +311,17 @@ def test_a_bug_of_ours_is_no_verdict_and_shows_no_stack_unless_asked(monkeypatch
     assert "internal error" in result.stderr
     with pytest.raises(ZeroDivisionError):
         run("--traceback", "history")
+
+
+def test_in_a_narrow_terminal_long_cells_are_folded_and_names_and_times_stay_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = ("2026-11-25T22:18:27Z", "CORRUPT", "SITE-A_DISK", "x" * 300)
+    for width, whole in ((80, row[:3]), (60, row[1:3])):
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", str(width))
+        show_table(("time", "event", "RSE", "how"), [row])
+        shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+        assert all(re.search(rf" {re.escape(cell)} ", shown) for cell in whole), shown
+        assert shown.count("x") == 300
+        assert max(map(len, shown.splitlines())) <= width
