@@ -67,7 +67,8 @@ def show_table(
 ) -> None:
     """Print *rows* under *columns* on stdout, every cell made harmless; `styles`: a cell's text to its rich style.
 
-    Where the terminal is too narrow, long cells are folded before short ones: names and times stay whole.
+    Where the terminal is too narrow, long cells are folded before short ones: names and times stay whole. Where it is
+    too narrow for that too, each row becomes a paragraph with a cell a line.
     """
     from rich import box
     from rich.cells import cell_len
@@ -79,20 +80,34 @@ def show_table(
     if not console.is_terminal:
         # A pipe has no width: nothing is cut or folded there.
         console = Console(width=10_000)
-    lines = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
-    whole = _whole([max(map(cell_len, column)) for column in zip(columns, *lines, strict=True)], console.width)
+    cells = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
+    texts = [[Text(cell, style=(styles or {}).get(cell, "")) for cell in row] for row in cells]
+    whole = _whole([max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)], console.width)
+    if whole is None:
+        for row in texts:
+            paragraph = Table.grid("", "", padding=(0, 2))
+            for column, text in zip(columns, row, strict=True):
+                if text:
+                    paragraph.add_row(Text(column, style="bold"), text)
+            console.print(paragraph, "")
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=number in whole)
-    for line in lines:
-        table.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in line))
+    for row in texts:
+        table.add_row(*row)
     console.print(table)
 
 
-def _whole(widths: Sequence[int], room: int) -> set[int]:
-    """The columns, the narrowest first, that are not folded: as many as leave the others a few characters each."""
-    few, between = 12, 3
+def _whole(widths: Sequence[int], room: int) -> set[int] | None:
+    """The columns that are not folded, the narrowest first: as many as leave each of the others a few characters.
+
+    None if there is no room for a few characters of each.
+    """
+    few, between = 10, 3
     room -= between * len(widths) + sum(min(few, width) for width in widths)
+    if room < 0:
+        return None
     whole = set()
     for number, width in sorted(enumerate(widths), key=itemgetter(1)):
         room -= max(0, width - few)

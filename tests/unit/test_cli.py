@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -20,6 +21,9 @@ from hypothesis import strategies as st
 from rucio_trace import __version__
 from rucio_trace.cli import COMMANDS, cli
 from rucio_trace.cli.terminal import printable, show_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PROGRAM = Path(sys.executable).with_name("rucio-trace")
 ABC = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
@@ -313,15 +317,30 @@ def test_a_bug_of_ours_is_no_verdict_and_shows_no_stack_unless_asked(monkeypatch
         run("--traceback", "history")
 
 
-def test_in_a_narrow_terminal_long_cells_are_folded_and_names_and_times_stay_whole(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    row = ("2026-11-25T22:18:27Z", "CORRUPT", "SITE-A_DISK", "x" * 300)
-    for width, whole in ((80, row[:3]), (60, row[1:3])):
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What a terminal of some width shows of a table of one row."""
+
+    def show(width: int, columns: tuple[str, ...], row: tuple[object, ...]) -> str:
         monkeypatch.setenv("FORCE_COLOR", "1")
         monkeypatch.setenv("COLUMNS", str(width))
-        show_table(("time", "event", "RSE", "how"), [row])
-        shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
-        assert all(re.search(rf" {re.escape(cell)} ", shown) for cell in whole), shown
-        assert shown.count("x") == 300
-        assert max(map(len, shown.splitlines())) <= width
+        show_table(columns, [row])
+        return re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+
+    return show
+
+
+def test_in_a_narrow_terminal_long_cells_are_folded_and_names_and_times_stay_whole(shown: Callable[..., str]) -> None:
+    row = ("2026-11-25T22:18:27Z", "CORRUPT", "SITE-A_DISK", "x" * 300)
+    for width, whole in ((80, row[:3]), (60, row[1:3])):
+        text = shown(width, ("time", "event", "RSE", "how"), row)
+        assert all(re.search(rf" {re.escape(cell)} ", text) for cell in whole), text
+        assert text.count("x") == 300
+        assert max(map(len, text.splitlines())) <= width
+
+
+def test_where_a_table_has_no_room_each_row_is_a_paragraph(shown: Callable[..., str]) -> None:
+    columns = tuple(f"column {number}" for number in range(8))
+    row = ("SITE-A_DISK", None, *range(2, 8))
+    assert re.fullmatch(r"column 0 +SITE-A_DISK *\n(column [2-7] +[2-7] *\n){6}\n", shown(80, columns, row))
+    assert len(re.findall("column", shown(120, columns, row).splitlines()[1])) == 8
