@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from rucio_trace_sandbox.storage import Rse
 
 
+# What the database has no part in.
+on_sqlite = pytest.mark.parametrize("rucio", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
 def here(rucio: EmbeddedRucio) -> Rse:
     """An RSE with two files that are older than the hooks."""
@@ -101,6 +105,7 @@ def test_a_search_goes_on_where_a_page_ends(kit: Kit, here: Rse, monkeypatch: py
     assert [(gap["gap"], gap["name"]) for gap in found(kit, code=3)] == expected
 
 
+@on_sqlite
 def test_a_bad_replica_is_not_adopted(kit: Kit, here: Rse) -> None:
     kit.rucio.pfn_path(here, "one").write_bytes(b"CONTENT")
     found(kit, "--fix", code=0)
@@ -202,6 +207,7 @@ def test_the_status_of_a_dead_did_is_removed(kit: Kit, here: Rse) -> None:
     assert kit.product("file") is not None
 
 
+@on_sqlite
 def test_what_rucio_has_overtaken_is_not_looked_at(kit: Kit, here: Rse) -> None:
     kit.rucio.upload(here, "file", b"content")
     kit.run()
@@ -218,6 +224,7 @@ def test_what_rucio_has_overtaken_is_not_looked_at(kit: Kit, here: Rse) -> None:
     assert found(kit, code=0) == []
 
 
+@on_sqlite
 def test_rses_that_are_not_read_are_told_apart(kit: Kit, here: Rse) -> None:
     rucio = kit.rucio
     others = {
@@ -245,6 +252,7 @@ def test_rses_that_are_not_read_are_told_apart(kit: Kit, here: Rse) -> None:
     assert [(gap["rse"], gap["name"]) for gap in found(kit, code=3)] == [("TAPE", "TAPE")]
 
 
+@on_sqlite
 def test_the_table_shows_a_few_and_counts_all(kit: Kit, here: Rse) -> None:
     result = gaps(kit, "--limit", "1")
     assert result.exit_code == 3
@@ -258,6 +266,7 @@ def test_the_table_shows_a_few_and_counts_all(kit: Kit, here: Rse) -> None:
     assert line == ["HERE", "read", "2", "0", "2", "0", "0", "0"]
 
 
+@on_sqlite
 def test_an_expression_that_names_no_rse_is_wrong_use(kit: Kit) -> None:
     result = gaps(kit, "--rses", "NOWHERE")
     assert result.exit_code == 2
