@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from rucio_trace_sandbox.storage import Rse
 
 
+# What the database has no part in.
+on_sqlite = pytest.mark.parametrize("rucio", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
 def here(rucio: EmbeddedRucio) -> Rse:
     """An RSE with two files that are older than the hooks."""
@@ -206,6 +210,7 @@ def test_the_status_of_a_dead_did_is_removed(kit: Kit, here: Rse) -> None:
     assert kit.product("file") is not None
 
 
+@on_sqlite
 def test_what_rucio_has_overtaken_is_not_looked_at(kit: Kit, here: Rse) -> None:
     kit.rucio.upload(here, "file", b"content")
     kit.run()
