@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from rucio_trace_sandbox.storage import Rse
 
 
-# What the database has no part in.
-on_sqlite = pytest.mark.parametrize("rucio", ["sqlite"], indirect=True)
-
-
 @pytest.fixture
 def here(rucio: EmbeddedRucio) -> Rse:
     """An RSE with two files that are older than the hooks."""

@@ -8,16 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rucio.common.types import InternalScope
-from rucio_trace_policy.database import writing
 
 from rucio_trace.trace import ProductKey, format_time
 from rucio_trace_daemons.gaps import queries
-from rucio_trace_daemons.recorder.before import may_join
-from rucio_trace_daemons.recorder.finish import Names, snapshot, write_snapshots
+from rucio_trace_daemons.recorder.finish import Names
+from rucio_trace_daemons.recorder.refresh import refresh as write_status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import Engine
 
     from rucio_trace.identity import Trust
@@ -46,20 +43,10 @@ def refresh(engine: Engine, store: Store, trust: Trust | None, instance: str) ->
             keys = connection.execute(queries.unsigned(connection, last, PAGE_PRODUCTS)).all()
         if not keys:
             return count
-        _refresh(engine, store, trust, instance, names, keys)
+        write_status(engine, store, names, trust, [_product(instance, key) for key in keys])
         count, last = count + len(keys), keys[-1]
 
 
-def _refresh(
-    engine: Engine, store: Store, trust: Trust | None, instance: str, names: Names, keys: Sequence[Any]
-) -> None:
-    products = {}
-    for key in keys:
-        scope = InternalScope(key.scope, from_external=False)
-        generation = format_time(key.generation)
-        products[ProductKey(instance, scope.vo, str(scope.external), key.name, generation)] = tuple(key)
-    histories = store.product(products.keys(), may_join(trust))
-    names.learn(histories)
-    snapshots = [snapshot(key, histories[of], names.of(of.vo)) for of, key in products.items() if histories[of]]
-    with writing(engine) as connection:
-        write_snapshots(connection, snapshots)
+def _product(instance: str, key: Any) -> ProductKey:
+    scope = InternalScope(key.scope, from_external=False)
+    return ProductKey(instance, scope.vo, str(scope.external), key.name, format_time(key.generation))
