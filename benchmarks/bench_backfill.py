@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "integration"))
 
@@ -25,13 +25,13 @@ from benchmarks.bench_recorder import make_kit, read_bare
 from benchmarks.harness import Row, at_least, interleaved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from recorder_kit import Kit
     from rucio_trace_daemons.backfill.run import Progress
     from rucio_trace_sandbox.storage import Rse
 
-LARGE_FILES, LARGE_BYTES, STREAMS = 4, 512 << 20, 2
+LARGE_FILES, LARGE_BYTES, STREAMS = 8, 512 << 20, 2
 SMALL_FILES, SMALL_BYTES, BULK = 5_000, 16 * 1024, 250
 SHARE, RATE, GAIN = 0.9, 500, 1.6
 ROUNDS = 3
@@ -46,30 +46,41 @@ def rows() -> Iterator[Row]:
         claim_process(home)
         kit = make_kit(home, cluster, folder)
         remote = kit.rucio.add_xrootd_rse("REMOTE", server)
-        yield _large(kit, remote, server.url)
+        yield from _large(kit, remote, server.url)
         disk = kit.rucio.add_posix_rse("DISK")
         yield from _small(kit, disk)
 
 
-def _large(kit: Kit, rse: Rse, url: str) -> Row:
-    names = [f"large-{number}" for number in range(LARGE_FILES)]
-    register_unseen(kit, rse, {name: _fill(kit, rse, name) for name in names})
-    urls = [f"{url}/{str(kit.rucio.pfn_path(rse, name)).partition('/data/')[2]}" for name in names]
+def _large(kit: Kit, remote: Rse, url: str) -> Iterator[Row]:
+    """The same files by XRootD out of the page cache, and from the disk itself."""
+    disk = kit.rucio.add_posix_rse("COLD", folder=remote.folder)
+    files = {name: _fill(kit, remote, name) for name in (f"large-{number}" for number in range(LARGE_FILES))}
+    for rse in (remote, disk):
+        register_unseen(kit, rse, files)
+    paths = [kit.rucio.pfn_path(remote, name) for name in files]
+    urls = [f"{url}/{str(path).partition('/data/')[2]}" for path in paths]
+    yield _against(kit, "XRootD", "REMOTE", "File.read", lambda url: read_bare(url, LARGE_BYTES), urls)
+    yield _against(kit, "disk, cold", "COLD", "read", _read_cold, paths)
 
+
+def _against(kit: Kit, name: str, rse: str, peer: str, read: Callable[[Any], object], files: Sequence[object]) -> Row:
     def ours() -> None:
         with kit.rucio.engine.begin() as connection:  # as if none of it had been done
             for table in ("replicas", "products", "signed"):
                 connection.execute(text(f"DELETE FROM traceability.{table}"))
-        assert _backfill(kit, "REMOTE", STREAMS, 1).files == LARGE_FILES
+        for path in files:
+            if isinstance(path, Path):
+                _make_cold(path)
+        assert _backfill(kit, rse, STREAMS, 1).files == LARGE_FILES
 
     def bare() -> None:
         with ThreadPoolExecutor(STREAMS) as pool:
-            list(pool.map(read_bare, urls, [LARGE_BYTES] * LARGE_FILES))
+            list(pool.map(read, files))
 
     own, other = interleaved(ours, bare, rounds=ROUNDS)
     size = LARGE_FILES * LARGE_BYTES
     return Row(
-        f"backfill, XRootD: {LARGE_FILES} files of 512 MiB, {STREAMS} streams, against File.read",
+        f"backfill, {name}: {LARGE_FILES} files of 512 MiB, {STREAMS} streams, against {peer}",
         f"{size / own / 1e6:.0f} MB/s",
         f"{size / other / 1e6:.0f} MB/s",
         f"{other / own:.2f}",
@@ -78,7 +89,21 @@ def _large(kit: Kit, rse: Rse, url: str) -> Row:
     )
 
 
+def _make_cold(path: Path) -> None:
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _read_cold(path: Path) -> None:
+    _make_cold(path)
+    buffer = bytearray(1 << 20)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+
+
 def _fill(kit: Kit, rse: Rse, name: str) -> tuple[int, str]:
+    """Write the file; returns its size and ADLER32."""
     path = kit.rucio.pfn_path(rse, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     piece, adler32 = os.urandom(1 << 20), 1
@@ -86,6 +111,8 @@ def _fill(kit: Kit, rse: Rse, name: str) -> tuple[int, str]:
         for _ in range(LARGE_BYTES >> 20):
             file.write(piece)
             adler32 = zlib.adler32(piece, adler32)
+        file.flush()
+        os.fsync(file.fileno())  # what is not on the disk yet cannot be made cold
     return LARGE_BYTES, f"{adler32:08x}"
 
 
