@@ -39,7 +39,7 @@ def rows() -> Iterator[Row]:
         server = stack.enter_context(XRootD.start(folder / "xrd"))
         home = RucioHome.server(folder / "home", cluster.url(cluster.create()))
         claim_process(home)
-        kit = _kit(home, cluster, folder)
+        kit = make_kit(home, cluster, folder)
         disk = kit.rucio.add_posix_rse("DISK")
         remote = kit.rucio.add_xrootd_rse("REMOTE", server)
         seconds = sorted(_small(kit, disk, turn) for turn in range(ROUNDS + 1))[ROUNDS // 2]
@@ -48,7 +48,7 @@ def rows() -> Iterator[Row]:
         yield at_most("recorder, memory: the program on that file", _peak_mb(kit), MEMORY_MB, "MB")
 
 
-def _kit(home: RucioHome, cluster: PostgresCluster, folder: Path) -> Kit:
+def make_kit(home: RucioHome, cluster: PostgresCluster, folder: Path) -> Kit:
     from rucio_trace_sandbox.embedded import EmbeddedRucio, bootstrap
 
     bootstrap(home)
@@ -106,7 +106,7 @@ def _large(kit: Kit, rse: Rse, url: str) -> Iterator[Row]:
         assert prover.prove(replica, row, None, lambda _count: None)[1]
 
     def bare() -> None:
-        read_bare(f"{url}/{str(path).partition('/data/')[2]}")
+        read_bare(f"{url}/{str(path).partition('/data/')[2]}", LARGE_BYTES)
 
     own, other = interleaved(ours, bare)
     name = "recorder, XRootD: 1 GiB, BLAKE3 and ADLER32, against File.read"
@@ -121,7 +121,7 @@ def _large(kit: Kit, rse: Rse, url: str) -> Iterator[Row]:
     )
 
 
-def read_bare(url: str, size: int = LARGE_BYTES) -> None:
+def read_bare(url: str, size: int) -> None:
     """XRootD's client alone, in pieces of the size we read."""
     from XRootD.client import File
     from XRootD.client.flags import OpenFlags

@@ -122,9 +122,8 @@ _EXTRAS = {
     "upload": "client",
     "download": "client",
 }
-
-
-_EXTRA_OF_MODULE = {"jinja2": "report", "matplotlib": "report"}
+# Modules that only a part of a command needs.
+_MODULES = {"distributed": "dask", "jinja2": "report", "matplotlib": "report"}
 
 
 class MissingPart(click.ClickException):
@@ -133,7 +132,7 @@ class MissingPart(click.ClickException):
     exit_code = EXIT_UNDECIDED
 
     def __init__(self, command: str, module: str) -> None:
-        extra = _EXTRA_OF_MODULE.get(module) or _EXTRAS.get(command)
+        extra = _MODULES.get(module.partition(".")[0]) or _EXTRAS.get(command)
         hint = f"; install rucio-trace[{extra}]" if extra else ""
         super().__init__(f"`{command}` needs the Python module {module}, which is not installed{hint}")
 

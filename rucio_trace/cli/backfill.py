@@ -80,7 +80,8 @@ def backfill(ctx: click.Context, expression: str, threads: int | None, processes
 def _tell(plan: Plan) -> None:
     say(f"{plan.files:,} replicas to prove on {len(plan.rses)} RSEs, {_size(plan.bytes)}")
     if plan.skipped:
-        say("leave no trace, and are skipped: " + ", ".join(sorted(printable(rse.name) for rse in plan.skipped)))
+        names = ", ".join(sorted(printable(rse.name) for rse in plan.skipped))
+        say(f"skipped (volatile, or an unknown trace_method): {names}")
 
 
 def _conclude(progress: Progress) -> None:
@@ -144,8 +145,9 @@ class _Lines:
 def _line(progress: Progress) -> str:
     """Files, bytes, rates, and how long it will take: by what is left of files or of bytes, whichever is more."""
     plan, seconds = progress.plan, max(progress.seconds, 0.001)
-    done = max(min(progress.files / max(1, plan.files), progress.bytes / plan.bytes if plan.bytes else 1.0), 1e-9)
-    left = "-" if done <= 1e-9 else str(timedelta(seconds=round(seconds * (1 - min(done, 1.0)) / done)))
+    parts = [(progress.files, plan.files)] + ([(progress.bytes, plan.bytes)] if progress.bytes else [])
+    done = min((min(1.0, part / whole) for part, whole in parts if whole), default=1.0)
+    left = timedelta(seconds=round(seconds * (1 - done) / done)) if done else "unknown"
     return (
         f"{progress.files:,}/{plan.files:,} files, {_size(progress.bytes)}/{_size(plan.bytes)}, "
         f"{progress.files / seconds:,.0f} files/s, {_size(progress.bytes / seconds)}/s, ETA {left}"

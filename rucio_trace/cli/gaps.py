@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rucio_trace.cli import EXIT_UNDECIDED, settings_of
 from rucio_trace.cli.terminal import json_line, printable, say, show_table
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rucio_trace_daemons.rses import Rse, Rses
     from sqlalchemy import Engine
 
-__all__ = ["gaps"]
+__total_ = ["gaps"]
 
 
 @click.command()
@@ -52,11 +53,14 @@ def gaps(ctx: click.Context, expression: str | None, fix: bool, limit: int, as_j
     rses = Rses(engine)
     chosen = rses.get(matching(expression, f"--rses {expression}") if expression is not None else every_id(engine))
     looked_at = {i: rse for i, rse in chosen.items() if rse.method not in (Method.EXCLUDED, Method.UNKNOWN)}
+    if fix:
+        _refresh(ctx, engine)
     search = Search(engine, looked_at, everywhere=expression is None)
-    left = 0
+    search.count()
+    left = total = 0
     shown: list[Gap] = []
     for gap, mended in _mended(engine, search, rses) if fix else ((gap, False) for gap in search.gaps()):
-        left += not mended
+        total, left = total + 1, left + (not mended)
         if as_json:
             json_line(_object(gap, looked_at, mended))
         elif len(shown) < limit:
@@ -67,8 +71,28 @@ def gaps(ctx: click.Context, expression: str | None, fix: bool, limit: int, as_j
         json_line({"rses": counts, "dead": search.dead, "excluded": excluded})
     else:
         _show(search, looked_at, shown, excluded)
+    if fix:
+        say(f"{total - left} of {total} gaps are queued or removed")
     if left:
-        raise click.exceptions.Exit(3)
+        raise click.exceptions.Exit(EXIT_UNDECIDED)
+
+
+def _refresh(ctx: click.Context, engine: Engine) -> None:
+    """Let the store say what was signed of products that an earlier version has finished."""
+    from rucio_trace_daemons.gaps.refresh import is_needed, refresh
+
+    from rucio_trace.configured import open_store
+    from rucio_trace.watched import Trusted
+
+    if not is_needed(engine):
+        return
+    settings = settings_of(ctx)
+    store = open_store(settings, migrate=False)
+    try:
+        count = refresh(engine, store, Trusted(settings.trust)(), settings.instance.name)
+    finally:
+        store.close()
+    say(f"what was signed of {count} products, which an earlier version has finished, is known now")
 
 
 def _mended(engine: Engine, search: Search, rses: Rses) -> Iterator[tuple[Gap, bool]]:
@@ -102,11 +126,10 @@ def _show(search: Search, rses: Mapping[str, Rse], shown: list[Gap], excluded: l
             for gap in shown
         ]
         show_table(("gap", "product", "RSE", "what"), rows)
-    lines = sorted(
-        (rses[rse_id].name, rses[rse_id].method, *asdict(line).values()) for rse_id, line in search.lines.items()
-    )
+    counted = ((rses[rse_id], line) for rse_id, line in search.lines.items() if line != Line())
+    lines = sorted((rse.name, str(rse.method), *asdict(line).values()) for rse, line in counted)
     show_table(("RSE", "method", *(field.name for field in fields(Line))), lines)
     if search.dead:
         say(f"{search.dead} products are gone from Rucio and still have a status")
     if excluded:
-        say("leave no trace, and were not looked at: " + ", ".join(printable(name) for name in excluded))
+        say("not looked at (volatile, or an unknown trace_method): " + ", ".join(printable(name) for name in excluded))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -90,7 +91,7 @@ class Database:
         try:
             connection = _connect_sqlite(Path(str(self._engine.url.database)), "rwc")
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
+                _to_write_ahead(connection)
             finally:
                 connection.close()
         except sqlite3.Error as error:
@@ -115,6 +116,20 @@ class Database:
             raise StoreUnavailable(self.shown, str(error).strip() or type(error).__name__) from error
         except PoolTimeoutError as error:
             raise StoreUnavailable(self.shown, "no free connection") from error
+
+
+def _to_write_ahead(connection: sqlite3.Connection) -> None:
+    """Change the mode, as long as others are at it: SQLite does not wait by itself where two change it at once."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _open_engine(url: str, password: str | None) -> Engine:

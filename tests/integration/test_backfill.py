@@ -100,7 +100,7 @@ def test_what_is_bad_and_what_cannot_be_read_is_told(kit_sqlite: Kit) -> None:
     kit.rucio.pfn_path(rse, "HERE-001").unlink()
     kit.rucio.add_posix_rse("CACHE", volatile=True)
     said = backfill(kit, "--rses", "HERE|CACHE", code=1)
-    assert "skipped: CACHE" in said
+    assert "skipped (volatile, or an unknown trace_method): CACHE" in said
     assert f"CORRUPT=1 VERIFY={FILES - 2}" in said
     assert "1 wait in the outbox" in said
     assert [row.name for row in kit.outbox] == ["HERE-001"]

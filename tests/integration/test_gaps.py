@@ -176,6 +176,21 @@ def test_a_catalogue_that_was_changed_has_its_replica_read_again(kit: Kit, here:
     assert gap["name"] == "one"
 
 
+def test_what_an_earlier_version_signed_is_asked_of_the_store(kit: Kit, here: Rse) -> None:
+    found(kit, "--fix", code=0)
+    kit.run()
+    ours = tables(kit.rucio.backend)
+    with kit.rucio.engine.begin() as connection:
+        signed = connection.execute(ours.signed.select()).all()
+        connection.execute(ours.signed.delete())
+    assert counts(kit)["rses"]["HERE"]["incomparable"] == 2
+    found(kit, "--fix", code=0)
+    with kit.rucio.engine.connect() as connection:
+        assert connection.execute(ours.signed.select()).all() == signed
+    assert {(row.bytes, row.adler32) for row in signed} == {(7, "0bcb02fc")}
+    assert counts(kit)["rses"]["HERE"]["incomparable"] == 0
+
+
 def test_the_status_of_a_dead_did_is_removed(kit: Kit, here: Rse) -> None:
     kit.rucio.upload(here, "file", b"content")
     kit.run()
@@ -191,6 +206,7 @@ def test_the_status_of_a_dead_did_is_removed(kit: Kit, here: Rse) -> None:
     assert kit.product("file") is not None
 
 
+@on_sqlite
 def test_what_rucio_has_overtaken_is_not_looked_at(kit: Kit, here: Rse) -> None:
     kit.rucio.upload(here, "file", b"content")
     kit.run()

@@ -45,6 +45,8 @@ OWN = [
     "revoke",
     "audit",
     "proof",
+    "gaps",
+    "backfill",
 ]
 
 
@@ -78,7 +80,10 @@ def test_the_version_is_told_without_importing_what_commands_need() -> None:
     assert not {"cryptography", "sqlalchemy", "rich", "blake3", "rucio"} & {name.partition(".")[0] for name in loaded}
 
 
-@pytest.mark.parametrize("arguments", [("hooks", "status"), ("outbox", "status"), ("audit", "status")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("hooks", "status"), ("outbox", "status"), ("audit", "status"), ("gaps",), ("backfill", "--rses", "A")],
+)
 def test_a_command_that_needs_rucio_says_so_where_there_is_none(arguments: tuple[str, ...]) -> None:
     code = "import sys; sys.modules['rucio'] = None; from rucio_trace.cli import main; main()"
     result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
@@ -156,6 +161,8 @@ def test_every_help_text_ends_with_an_example(path: tuple[str, ...]) -> None:
         ["audit", "reset", "XRD-A"],
         ["audit", "declare"],
         ["audit", "declare", "--rses", "XRD-A", "--last-copy"],
+        ["backfill"],
+        ["backfill", "--rses", "A", "--dask", "tcp://here:1", "--processes", "2"],
     ],
     ids=" ".join,
 )

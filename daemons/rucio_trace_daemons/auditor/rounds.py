@@ -100,10 +100,20 @@ class Rounds:
             values = {"audit": audit.id, "rse_id": rse.id, "round": number, "sweep_at": sweep_at, "started_at": now}
             values |= {"ends_sweep": ends, "replicas": count, "bytes": size}
             connection.execute(ours.audit_rounds.insert().values(**values, **counts))
+        self._analyse()
         LOG.info(
             "round-begun audit=%d rse=%s round=%d replicas=%d bytes=%d", audit.id, rse.label, number, count, size or 0
         )
         return True
+
+    def _analyse(self) -> None:
+        """Tell PostgreSQL how many rows came: until then it would read the whole round for each claim of a hundred.
+
+        Where the table is not our role's own, PostgreSQL warns and leaves it to autovacuum.
+        """
+        if self._engine.dialect.name == "postgresql":
+            with self._engine.begin() as connection:
+                connection.exec_driver_sql(f"ANALYZE {self._ours.audit_work.fullname}")
 
     def end(self, round_: Round, rse_name: str) -> bool:
         """End *round_* if all of it was read and what was found good is signed; returns whether it is over."""

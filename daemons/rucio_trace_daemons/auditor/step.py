@@ -46,8 +46,9 @@ __all__ = ["Worker"]
 
 LOG = logging.getLogger("traceability-auditor")
 
-# So many failures one after another mean that it is not the files.
-FAILED_IN_A_ROW = 5
+# So many failures one after another mean that it is not the files. Where the RSE's folder can be looked into, it may be
+# one disk of many that is broken, and the rest is to be read: many more, then.
+FAILED_IN_A_ROW, FAILED_THOUGH_ANSWERING = 5, 50
 # How long results are gathered before they are written together: what a worker that is killed reads in vain.
 GATHER_SECONDS = 2.0
 
@@ -238,14 +239,12 @@ class Worker:
             return Unread(str(error), again=True)
 
     def _is_outage(self, rse: Rse, failed: int) -> bool:
-        """Whether it is the RSE that gives no answers, and not the one file."""
-        if failed >= FAILED_IN_A_ROW:
-            return True
+        """Whether it is the RSE that gives no answers, and not the files: its folder tells, where it has one."""
         try:
-            self._auditor.storage.check_prefix(rse)
+            answers = self._auditor.storage.check_prefix(rse)
         except StorageError:
             return True
-        return False
+        return failed >= (FAILED_THOUGH_ANSWERING if answers else FAILED_IN_A_ROW)
 
     def _write(self, claim: Claim, rse: Rse, outcomes: Mapping[Task, Outcome]) -> bool:
         """Write what was found; returns whether the RSE's breaker is open, by whomever."""

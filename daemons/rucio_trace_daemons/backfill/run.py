@@ -64,7 +64,7 @@ def plan(engine: Engine, expression: str) -> Plan:
     """Raises ConfigurationError: *expression* names no RSE."""
     chosen = Rses(engine).get(matching(expression, f"--rses {expression}"))
     rses = {i: rse for i, rse in chosen.items() if rse.method not in (Method.EXCLUDED, Method.UNKNOWN)}
-    files, size = Search(engine, rses).count_untraced()
+    files, size = Search(engine, rses).count()
     waiting = backlog(engine, rses)
     skipped = [rse for i, rse in chosen.items() if i not in rses]
     return Plan(rses, skipped, files + waiting.ready + waiting.waiting, size)
@@ -78,8 +78,8 @@ def run(engine: Engine, what: Plan, crew: Crew, bulk: int, show: Callable[[Progr
     feed = Feed(engine, Search(engine, what.rses), Rses(engine), AHEAD * bulk)
     before, began = _outcomes(engine, what.rses), time.monotonic()
     progress = Progress(what)
-    crew.start()
     try:
+        crew.start()
         while True:
             crew.check()
             here = feed.fill()

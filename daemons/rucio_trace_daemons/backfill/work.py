@@ -110,7 +110,8 @@ class Threads:
     def end(self) -> None:
         self.stop.set()
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:  # it was started
+                thread.join()
         self._recorder.close()
 
     def _run(self) -> None:
@@ -175,7 +176,8 @@ class Processes:
     def end(self) -> None:
         self.stop.set()
         for process in self._processes:
-            process.join()
+            if process.pid is not None:
+                process.join()
 
 
 def _process(task: Task, stop: Any, share: Share, read: Any, parent: int) -> None:

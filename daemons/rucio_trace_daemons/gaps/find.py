@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import text
 
 from rucio_trace_daemons.gaps import queries
 from rucio_trace_daemons.recorder.prove import checksums
@@ -69,10 +69,7 @@ class Line:
 
 @dataclass(slots=True)
 class Search:
-    """Looks at the available replicas on *rses* (by id), and *everywhere* also at products that are on none.
-
-    Counts, in `lines` and `dead`, while its gaps are taken from it.
-    """
+    """Looks at the available replicas on *rses* (by id), and *everywhere* also at products that are on none."""
 
     engine: Engine
     rses: Mapping[str, Rse]
@@ -83,7 +80,19 @@ class Search:
     def __post_init__(self) -> None:
         self.lines = {rse_id: Line() for rse_id in self.rses}
 
+    def count(self) -> tuple[int, int]:
+        """Count replicas of every sort but gaps into `lines`; returns how many are untraced, and their bytes."""
+        if not self.rses:
+            return 0, 0
+        with self.engine.connect() as connection:
+            rows = connection.execute(queries.counts(connection, self.rses)).all()
+        for row in rows:
+            line = self.lines[row.rse_id]
+            line.replicas, line.pending, line.incomparable = row.replicas, row.pending, row.incomparable
+        return sum(row.untraced for row in rows), sum(int(row.bytes) for row in rows)
+
     def gaps(self) -> Iterator[Gap]:
+        """All of them; they are counted into `lines` and `dead` as they are taken."""
         yield from self.of_catalogue()
         yield from self._vanished()
         if self.everywhere:
@@ -92,28 +101,12 @@ class Search:
     def of_catalogue(self) -> Iterator[Gap]:
         """Those that Rucio's own replicas show: untraced and differing ones, in the order of their DIDs."""
         for row in self._pages(queries.available, 3):
-            line = self.lines[row.rse_id]
-            line.replicas += 1
-            if row.pending:
-                line.pending += 1
-            elif row.traced is None:
-                line.untraced += 1
+            if row.traced is None:
+                self.lines[row.rse_id].untraced += 1
                 yield _gap(Kind.UNTRACED, row)
-            elif row.signed_bytes is None:
-                line.incomparable += 1
-            elif row.differs and (detail := _difference(row)):
-                line.differs += 1
+            elif detail := _difference(row):
+                self.lines[row.rse_id].differs += 1
                 yield _gap(Kind.DIFFERS, row, detail)
-
-    def count_untraced(self) -> tuple[int, int]:
-        """How many replicas are untraced, and their bytes; in one statement."""
-        if not self.rses:
-            return 0, 0
-        with self.engine.connect() as connection:
-            rows = queries.available(connection, self.rses, None, None).order_by(None).subquery()
-            counts = select(func.count(), func.coalesce(func.sum(rows.c.bytes), 0))
-            count, size = connection.execute(counts.where(rows.c.traced.is_(None), ~rows.c.pending)).one()
-        return int(count), int(size)
 
     def _vanished(self) -> Iterator[Gap]:
         for row in self._pages(queries.vanished, 4):

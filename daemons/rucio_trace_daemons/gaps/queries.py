@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Text,
     and_,
+    case,
     cast,
     column,
     exists,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Select
 
-__all__ = ["Query", "available", "dead", "vanished"]
+__all__ = ["Query", "available", "counts", "dead", "unsigned", "vanished"]
 
 # Rucio's tables with the columns we read, without its Python types (see `recorder.resolve`), and under names that no
 # table of ours has: within a sub-query `replicas` would be whichever the database finds first.
@@ -55,33 +56,59 @@ _DIDS = table(
 
 # Makes the statement for a page: up to `count` rows of the table it walks, after the one whose key is `last`. It gives
 # those that are a `gap` and in any case the one that is number `count`; the key stands first, in `number`'s order.
-Query = Callable[["Connection", "Collection[str]", Any, "int | None"], "Select[Any]"]
+Query = Callable[["Connection", "Collection[str]", Any, int], "Select[Any]"]
 
 
-def available(connection: Connection, rse_ids: Collection[str], last: Any, count: int | None) -> Select[Any]:
-    """Every available replica on the RSEs, with what is traced of it and what its origin signs."""
-    ours, r, d = tables(connection.dialect.name), _REPLICAS.c, _DIDS.c
+def available(connection: Connection, rse_ids: Collection[str], last: Any, count: int) -> Select[Any]:
+    """Available replicas on the RSEs of which there is no trace, or that are not what their origin signs."""
+    r, d, s = _REPLICAS.c, _DIDS.c, tables(connection.dialect.name).signed.c
+    p = _page(connection, _REPLICAS, (r.scope, r.name, r.rse_id), _is_available(rse_ids), last, count)
+    differs = or_(*(of[name] != s[name] for of in (p, d) for name in ("bytes", "adler32", "md5")))
+    rows = _held_against_ours(connection, p, p.number, differs.label("differs")).subquery("replicas").c
+    gap = and_(rows.generation.is_not(None), ~rows.pending, or_(rows.traced.is_(None), rows.differs))
+    return _gaps(list(rows), gap, count)
+
+
+def counts(connection: Connection, rse_ids: Collection[str]) -> Select[Any]:
+    """By RSE: available replicas, and of them those with a change pending, the incomparable and the untraced ones."""
+    page = select(_REPLICAS).where(_is_available(rse_ids)).subquery("page").c
+    rows = _held_against_ours(connection, page).subquery("replicas").c
+    untraced = and_(~rows.pending, rows.traced.is_(None))
+    incomparable = and_(~rows.pending, rows.traced.is_not(None), rows.signed_bytes.is_(None))
+    return select(
+        rows.rse_id,
+        func.count().label("replicas"),
+        func.count(case((rows.pending, 1))).label("pending"),
+        func.count(case((incomparable, 1))).label("incomparable"),
+        func.count(case((untraced, 1))).label("untraced"),
+        func.coalesce(func.sum(case((untraced, rows.bytes))), 0).label("bytes"),
+    ).group_by(rows.rse_id)
+
+
+def _is_available(rse_ids: Collection[str]) -> ColumnElement[bool]:
     # An untyped literal fits a text and an enumeration, and the planner knows how many rows it stands for.
-    walked = and_(r.state == literal_column("'A'"), r.rse_id.in_(list(rse_ids)))
-    p = _page(connection, _REPLICAS, (r.scope, r.name, r.rse_id), walked, last, count)
-    t, s, rse_id = ours.replicas.c, ours.signed.c, _rse_id(connection, p.rse_id)
-    differs = [of[name] != s[name] for of in (p, d) for name in ("bytes", "adler32", "md5")]
+    return and_(_REPLICAS.c.state == literal_column("'A'"), _REPLICAS.c.rse_id.in_(list(rse_ids)))
+
+
+def _held_against_ours(connection: Connection, of: Any, *more: Any) -> Select[Any]:
+    """Rucio's replicas *of* a page, with what is traced of each and what its origin signs."""
+    ours, d = tables(connection.dialect.name), _DIDS.c
+    t, s, rse_id = ours.replicas.c, ours.signed.c, _rse_id(connection, of.rse_id)
     return (
         select(
-            *(p.scope, p.name, rse_id.label("rse_id"), p.number, true().label("gap"), p.bytes, p.adler32, p.md5),
+            *(of.scope, of.name, rse_id.label("rse_id"), of.bytes, of.adler32, of.md5),
             *(d.bytes.label("did_bytes"), d.adler32.label("did_adler32"), d.md5.label("did_md5")),
             *(s.bytes.label("signed_bytes"), s.adler32.label("signed_adler32"), s.md5.label("signed_md5")),
-            *(d.created_at.label("generation"), t.state.label("traced"), or_(*differs).label("differs")),
-            _pending(ours, p, rse_id).label("pending"),
+            *(d.created_at.label("generation"), t.state.label("traced"), *more),
+            _pending(ours, of, rse_id).label("pending"),
         )
-        .join(_DIDS, and_(d.scope == p.scope, d.name == p.name))
-        .outerjoin(ours.replicas, and_(*_same(t, p, d.created_at), t.rse_id == rse_id))
-        .outerjoin(ours.signed, and_(*_same(s, p, d.created_at)))
-        .order_by(p.number)
+        .outerjoin(_DIDS, and_(d.scope == of.scope, d.name == of.name))
+        .outerjoin(ours.replicas, and_(*_same(t, of, d.created_at), t.rse_id == rse_id))
+        .outerjoin(ours.signed, and_(*_same(s, of, d.created_at)))
     )
 
 
-def vanished(connection: Connection, rse_ids: Collection[str], last: Any, count: int | None) -> Select[Any]:
+def vanished(connection: Connection, rse_ids: Collection[str], last: Any, count: int) -> Select[Any]:
     """Replicas on the RSEs of which there is a trace, and which Rucio does not have."""
     ours, r = tables(connection.dialect.name), _REPLICAS.c
     t = ours.replicas.c
@@ -90,10 +117,10 @@ def vanished(connection: Connection, rse_ids: Collection[str], last: Any, count:
     scope, name = _as_rucio_writes(connection, p)
     replica = exists(select(null()).where(r.scope == scope, r.name == name, _rse_id(connection, r.rse_id) == p.rse_id))
     gap = and_(or_(~replica, ~_lives(scope, name, p.generation)), ~_pending(ours, p, p.rse_id))
-    return _gaps(p, (p.scope, p.name, p.generation, p.rse_id, p.state), gap, count)
+    return _gaps((p.scope, p.name, p.generation, p.rse_id, p.state, p.number), gap, count)
 
 
-def dead(connection: Connection, _rse_ids: Collection[str], last: Any, count: int | None) -> Select[Any]:
+def dead(connection: Connection, _rse_ids: Collection[str], last: Any, count: int) -> Select[Any]:
     """Products with a status that Rucio does not have, and of no replica of which there is a trace."""
     ours = tables(connection.dialect.name)
     c, t, o = ours.products.c, ours.replicas.c, ours.outbox.c
@@ -101,25 +128,34 @@ def dead(connection: Connection, _rse_ids: Collection[str], last: Any, count: in
     lives = _lives(*_as_rucio_writes(connection, p), p.generation)
     traced = exists(select(null()).where(*_same(t, p, p.generation)))
     pending = exists(select(null()).where(o.scope == p.scope, o.name == p.name))
-    return _gaps(p, (p.scope, p.name, p.generation, p.status), ~or_(lives, traced, pending), count)
+    return _gaps((p.scope, p.name, p.generation, p.status, p.number), ~or_(lives, traced, pending), count)
+
+
+def unsigned(connection: Connection, last: Any, count: int) -> Select[Any]:
+    """The keys of up to *count* living products after *last* that have an origin of which nothing was kept."""
+    ours = tables(connection.dialect.name)
+    p, s = ours.products.c, ours.signed.c
+    key = (p.scope, p.name, p.generation)
+    lives = _lives(*_as_rucio_writes(connection, p), p.generation)
+    kept = exists(select(null()).where(*_same(s, p, p.generation)))
+    keys = select(*key).where(p.trace_id.is_not(None), lives, ~kept)
+    return (keys if last is None else keys.where(_after(connection, key, last))).order_by(*key).limit(count)
 
 
 def _page(
-    connection: Connection, walked: Any, key: Sequence[Any], which: ColumnElement[bool], last: Any, count: int | None
+    connection: Connection, walked: Any, key: Sequence[Any], which: ColumnElement[bool], last: Any, count: int
 ) -> Any:
     """The columns of a page of the table *walked*, numbered from 1 in the order of its *key*."""
     rows = select(walked).where(which)
     if last is not None:
         rows = rows.where(_after(connection, key, last))
-    if count is not None:
-        rows = rows.order_by(*key).limit(count)
-    page = rows.subquery("walked")
+    page = rows.order_by(*key).limit(count).subquery("walked")
     number = func.row_number().over(order_by=[page.c[column.name] for column in key])
     return select(page, number.label("number")).subquery("page").c
 
 
-def _gaps(page: Any, columns: Sequence[Any], gap: ColumnElement[bool], count: int | None) -> Select[Any]:
-    found = select(*columns, page.number, gap.label("gap")).subquery("found").c
+def _gaps(columns: Sequence[Any], gap: ColumnElement[bool], count: int) -> Select[Any]:
+    found = select(*columns, gap.label("gap")).subquery("found").c
     return select(found).where(or_(found.gap, found.number == count)).order_by(found.number)
 
 
