@@ -9,10 +9,9 @@ from rucio.common.types import InternalScope
 from rucio_trace_policy.tables import Moment, tables
 from sqlalchemy import Text, select
 
-from rucio_trace.trace import ProductKey, Statement, format_time
 from rucio_trace_daemons.auditor.work import GONE, Unread
 from rucio_trace_daemons.recorder.history import measurable
-from rucio_trace_daemons.recorder.resolve import alive, resolve
+from rucio_trace_daemons.recorder.resolve import alive, product_key, resolve
 from rucio_trace_daemons.recorder.sets import among
 from rucio_trace_daemons.storage import Replica
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from rucio_trace.store import Store
+    from rucio_trace.trace import Statement
     from rucio_trace_daemons.auditor.work import Task
     from rucio_trace_daemons.recorder.resolve import Known
     from rucio_trace_daemons.rses import Rse
@@ -64,7 +64,7 @@ def _held(store: Store, instance: str, rse: Rse, task: Task, known: Known, origi
     if origin.hash_algorithm is not None:
         return Held(replica, origin)
     # A CDSE trace does not sign which digest it gives: some later trace of the product does.
-    key = ProductKey(instance, scope.vo, str(scope.external), task.name, format_time(task.generation))
+    key = product_key(instance, task.scope, task.name, task.generation)
     measured = measurable(origin, [s.trace for s in store.product([key])[key]])
     return Held(replica, measured) if measured else Unread("its origin names no digest to take", again=False)
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rucio.common.types import InternalScope
-
-from rucio_trace.trace import ProductKey, format_time
 from rucio_trace_daemons.gaps import queries
 from rucio_trace_daemons.recorder.finish import Names
 from rucio_trace_daemons.recorder.refresh import refresh as write_status
+from rucio_trace_daemons.recorder.resolve import product_key
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -43,10 +41,5 @@ def refresh(engine: Engine, store: Store, trust: Trust | None, instance: str) ->
             keys = connection.execute(queries.unsigned(connection, last, PAGE_PRODUCTS)).all()
         if not keys:
             return count
-        write_status(engine, store, names, trust, [_product(instance, key) for key in keys])
+        write_status(engine, store, names, trust, [product_key(instance, *key) for key in keys])
         count, last = count + len(keys), keys[-1]
-
-
-def _product(instance: str, key: Any) -> ProductKey:
-    scope = InternalScope(key.scope, from_external=False)
-    return ProductKey(instance, scope.vo, str(scope.external), key.name, format_time(key.generation))

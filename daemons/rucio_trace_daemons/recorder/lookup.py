@@ -6,16 +6,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rucio.common.types import InternalScope
-
 from rucio_trace.status import Status, product_status
-from rucio_trace.trace import ProductKey, format_time
 from rucio_trace_daemons.recorder.before import may_join
 from rucio_trace_daemons.recorder.history import History
 from rucio_trace_daemons.recorder.missing import Guards
 from rucio_trace_daemons.recorder.product import Product
 from rucio_trace_daemons.recorder.removals import find_removals
-from rucio_trace_daemons.recorder.resolve import alive, resolve
+from rucio_trace_daemons.recorder.resolve import alive, product_key, resolve
 from rucio_trace_daemons.recorder.rows import QUEUED_BY_GAPS, Replica
 
 if TYPE_CHECKING:
@@ -23,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from rucio_trace.store import BatchLine, Store, Stored
+    from rucio_trace.trace import ProductKey
     from rucio_trace_daemons.recorder.before import Before, Origins
     from rucio_trace_daemons.recorder.context import Context
     from rucio_trace_daemons.recorder.finish import Names
@@ -131,10 +129,7 @@ class LookUp:
         return History(origin, [s.trace for s in stored], self.names.of(vo), lines, revoked=revoked)
 
     def _key(self, row: Row) -> ProductKey:
-        scope = InternalScope(row.scope, from_external=False)
-        return ProductKey(
-            self.context.options.instance, scope.vo, str(scope.external), row.name, format_time(row.generation)
-        )
+        return product_key(self.context.options.instance, row.scope, row.name, row.generation)
 
 
 def _sorted_out(rows: Sequence[Row], rses: Mapping[str, Rse]) -> tuple[list[Row], list[tuple[Row, str]]]:

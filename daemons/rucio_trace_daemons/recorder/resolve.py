@@ -17,6 +17,7 @@ from rucio.db.sqla.types import GUID
 from rucio_trace_policy.tables import tables
 from sqlalchemy import Text, cast, column, func, select, table
 
+from rucio_trace.trace import ProductKey, format_time
 from rucio_trace_daemons.recorder.sets import among
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "alive",
     "first_installed",
     "guid",
+    "product_key",
     "replicas_of_rse",
     "resolve",
     "rse_vos",
@@ -148,6 +150,12 @@ def _moment(value: datetime | str | None) -> datetime | None:
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     return None if value is None else value.replace(tzinfo=UTC)
+
+
+def product_key(instance: str, scope: str, name: str, generation: datetime) -> ProductKey:
+    """The product as traces name it; *scope* as Rucio keeps it, which tells the VO too."""
+    internal = InternalScope(scope, from_external=False)
+    return ProductKey(instance, internal.vo, str(internal.external), name, format_time(generation))
 
 
 def first_installed(engine: Engine) -> datetime | None:
