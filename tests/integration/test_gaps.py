@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ from rucio_trace_daemons.gaps.mend import mend
 from rucio_trace_daemons.rses import Rses
 from rucio_trace_policy import hooks
 from rucio_trace_policy.tables import tables
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from rucio_trace.cli import cli
 
@@ -27,10 +28,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def here(rucio: EmbeddedRucio) -> Rse:
-    """An RSE with two files that are older than the hooks."""
+    """An RSE with two files that are older than the hooks, also where a database keeps whole seconds."""
     rse = rucio.add_posix_rse("HERE")
     for name in ("one", "two"):
         rucio.upload(rse, name, b"content")
+    from rucio.db.sqla.models import DataIdentifier
+
+    with rucio.engine.begin() as connection:
+        connection.execute(update(DataIdentifier).values(created_at=datetime.now(UTC) - timedelta(minutes=1)))
     return rse
 
 

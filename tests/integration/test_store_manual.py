@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from samples import trace
+from samples import START, authority, batch, line, trace
 
-from rucio_trace.store import Store
+from rucio_trace.batch import write_lines
+from rucio_trace.store import Outcome, Store
+from rucio_trace.trace import Event, ProductKey, format_time
 
 if TYPE_CHECKING:
     from rucio_trace_sandbox.postgres import PostgresCluster
+
+    from rucio_trace.envelope import Trace
 
 MANUAL = Path(__file__).parents[2] / "docs" / "operators.md"
 
@@ -43,27 +47,51 @@ def environment(tmp_path: Path, postgres: PostgresCluster) -> dict[str, str]:
     }
 
 
+@pytest.fixture
+def product(tmp_path: Path) -> ProductKey:
+    """The product the manual proves, its file, and the federation that trusts whom its trace and batch are by."""
+    key = ProductKey("RUCIO", "def", "s2", "product.SAFE.zip", format_time(START))
+    (tmp_path / key.name).write_text(key.name)
+    (tmp_path / "ca.pem").write_bytes(authority().pem)
+    (tmp_path / "federation.toml").write_text(
+        '[[member]]\nname = "SITE"\nca = "ca.pem"\nsubject = "*"\ncreate = ["s2"]\nrses = ["SITE-A_DISK"]\n'
+    )
+    return key
+
+
+def record(url: str, product: ProductKey) -> list[Trace]:
+    """Register the product's creation, and a batch in which its replica was verified."""
+    lines = [line(product)]
+    made = [trace(Event.CREATE, product, size=len(product.name), rse="SITE-A_DISK"), batch(lines, rse="SITE-A_DISK")]
+    with Store.open(url) as store:
+        answers = store.register(made, trust=None, lists={made[1].id: write_lines(lines)})
+    assert {answer.outcome for answer in answers} == {Outcome.STORED}
+    return made
+
+
 def test_the_commands_of_the_manual_work_in_their_order(
-    tmp_path: Path, environment: dict[str, str], postgres: PostgresCluster
+    tmp_path: Path, environment: dict[str, str], postgres: PostgresCluster, product: ProductKey
 ) -> None:
     database = f"postgresql://traces@/traces?host={postgres.folder}"
     typed = commands()
     assert len(typed) >= 8
-    made = trace()
+    made: list[Trace] = []
     for command in typed:
         here = command.replace("/var/lib/rucio-trace", f"{tmp_path}/lib").replace("/var/backups", f"{tmp_path}/backups")
         here = here.replace("postgresql://traces@db.example.org/traces", f"'{database}'")
-        done = subprocess.run(here, shell=True, env=environment, capture_output=True, text=True)  # noqa: S602 its purpose
-        assert done.returncode == 0, (here, done.stderr)
+        done = subprocess.run(  # noqa: S602 its purpose
+            here, shell=True, env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, (here, done.stdout, done.stderr)
         if here == "rucio-trace store migrate":
-            with Store.open(f"sqlite:///{tmp_path}/lib/traces.db") as store:
-                store.register([made], trust=None)
+            made = record(f"sqlite:///{tmp_path}/lib/traces.db", product)
+    assert "GENUINE" in done.stdout, "the last command checks a proof"
     try:
         with Store.open(f"sqlite:///{tmp_path}/lib/traces.db", migrate=False) as store:
             original = store.since(0)
         with Store.open(database, migrate=False) as moved:
             assert moved.since(0) == original
-            assert [stored.trace for stored in original] == [made]
+            assert [stored.trace for stored in original] == made
     finally:
         postgres.drop("traces")
         with postgres.connect() as connection:
