@@ -16,7 +16,8 @@ from rucio.common.types import InternalAccount, InternalScope
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 from rucio_trace_policy.acting import tag
-from rucio_trace_policy.tables import Moment, tables
+from rucio_trace_policy.columns import Moment
+from rucio_trace_policy.tables import tables
 from sqlalchemy import Text, and_, cast, column, exists, or_, select
 
 from rucio_trace.errors import ConfigurationError

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rucio.common.types import InternalScope
-from rucio_trace_policy.tables import Moment, tables
+from rucio_trace_policy.columns import Moment
+from rucio_trace_policy.tables import tables
 from sqlalchemy import Text, select
 
 from rucio_trace_daemons.auditor.work import GONE, Unread

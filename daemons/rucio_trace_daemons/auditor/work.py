@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rucio.common.types import InternalScope
 from rucio_trace_policy.database import clock, writing
-from rucio_trace_policy.tables import Moment, tables
+from rucio_trace_policy.tables import tables
 from sqlalchemy import Text, and_, bindparam, cast, column, func, or_, select, update
 
 from rucio_trace_daemons.auditor import breaker
@@ -274,5 +274,5 @@ def _columns(task: Task, outcome: Outcome, now: datetime) -> dict[str, object]:
     }
 
 
-def _passed(column: ColumnElement[Moment], now: datetime) -> ColumnElement[bool]:
+def _passed(column: ColumnElement[datetime], now: datetime) -> ColumnElement[bool]:
     return or_(column.is_(None), column <= now)

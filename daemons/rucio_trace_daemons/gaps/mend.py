@@ -15,8 +15,9 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from rucio_trace_policy.columns import Moment
 from rucio_trace_policy.database import clock, writing
-from rucio_trace_policy.tables import Moment, tables
+from rucio_trace_policy.tables import tables
 from sqlalchemy import Text
 
 from rucio_trace_daemons.gaps.find import Gap, Kind

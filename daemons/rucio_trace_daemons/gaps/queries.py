@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rucio.db.sqla.session import DEFAULT_SCHEMA_NAME
 from rucio.db.sqla.types import GUID
-from rucio_trace_policy.tables import Moment, tables
+from rucio_trace_policy.columns import Moment
+from rucio_trace_policy.tables import tables
 from sqlalchemy import (
     BigInteger,
     Text,

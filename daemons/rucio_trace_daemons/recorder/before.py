@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rucio_trace_policy.tables import Moment, tables
+from rucio_trace_policy.columns import Moment
+from rucio_trace_policy.tables import tables
 from sqlalchemy import Text, select
 
 from rucio_trace.checking import Refused, check_trace

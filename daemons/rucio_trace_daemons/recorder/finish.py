@@ -11,7 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rucio_trace_policy.tables import Moment, tables
+from rucio_trace_policy.columns import Moment
+from rucio_trace_policy.tables import tables
 from sqlalchemy import Table, Text, select
 
 from rucio_trace.dataset import is_dataset

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rucio.common.types import InternalScope
-from rucio_trace_policy.tables import Moment, tables
+from rucio_trace_policy.columns import Moment
+from rucio_trace_policy.tables import tables
 from sqlalchemy import LargeBinary, Text, and_, cast, column, func, select
 
 from rucio_trace.dataset import Counted

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rucio.db.sqla import models
+from rucio_trace_policy.columns import Moment
 from rucio_trace_policy.database import clock, writing
-from rucio_trace_policy.tables import Moment, tables
+from rucio_trace_policy.tables import tables
 from sqlalchemy import and_, case, func, or_, select, tuple_, update
 
 from rucio_trace_daemons.recorder.decide import DATASETS, Reason
