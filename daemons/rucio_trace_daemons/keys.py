@@ -16,6 +16,7 @@ from rucio_trace.watched import Watched
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from logging import Logger
 
     from rucio_trace.config import Recorder
 
@@ -27,7 +28,7 @@ class CertificateUnfit(Undecided):
 
 
 class Keys:
-    """The signer to use now. `warn` is told, once, why a new pair of files is not taken."""
+    """The signer to use now."""
 
     def __init__(self, settings: Recorder) -> None:
         """Raises ConfigurationError: no usable key to begin with."""
@@ -66,6 +67,13 @@ class Keys:
                 return False
             self._signers.insert(0, signer)
             return True
+
+    def follow(self, log: Logger) -> None:
+        """Follow the files on disk, and tell *log*."""
+        if self.refresh():
+            log.info("key-reloaded")
+        if self.fault:
+            log.error("key-unfit %s", self.fault)
 
     def signer_at(self, moment: datetime, now: datetime) -> Signer:
         """Who signs a change made at *moment*: the youngest certificate valid then and now.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from auditor_kit import AuditKit, flip, names_of
-from rucio_trace_daemons.auditor import main as program
+from rucio_trace_daemons.auditor.main import PROGRAM
 from rucio_trace_sandbox.processes import wait_until
 from sqlalchemy import text
 
@@ -93,7 +93,7 @@ def test_a_setting_it_cannot_do_without_is_named(kit: AuditKit, before: str, aft
     kit.file.write_text(kit.file.read_text().replace(before, after))
     kit.start()
     with pytest.raises(ConfigurationError, match=named):
-        program.run(Settings.load(kit.file), once=True)
+        PROGRAM.run(Settings.load(kit.file), once=True)
 
 
 def test_the_program_says_why_it_cannot_run(kit: AuditKit) -> None:
@@ -101,12 +101,3 @@ def test_the_program_says_why_it_cannot_run(kit: AuditKit) -> None:
     done = kit.rucio.home.run(AUDITOR, "--run-once", "--config", kit.file)
     assert done.returncode == 1
     assert "rucio-trace-auditor: recorder.site" in done.stderr
-
-
-def test_its_help_ends_with_an_example_of_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        program.main(["--help"])
-    assert ended.value.code == 0
-    _, _, example = capsys.readouterr().out.rpartition("Example: rucio-trace-auditor ")
-    assert program._parser().parse_args(["--rses", "site=A", "--threads", "4"]).threads == 4
-    assert example.split() == ["--rses", "'site=A'", "--threads", "4"]

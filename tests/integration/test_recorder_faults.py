@@ -571,10 +571,10 @@ def test_another_message_for_a_known_event_stops_the_row_and_is_counted(kit: Kit
 
 
 def test_the_recorder_refuses_to_begin_without_its_hooks(kit: Kit) -> None:
-    from rucio_trace_daemons.recorder.main import run
+    from rucio_trace_daemons.recorder.main import PROGRAM
     from rucio_trace_policy.hooks import HooksUnfit
 
     with kit.rucio.engine.begin() as connection:
         connection.execute(text("DROP TRIGGER traceability_replicas_update"))
     with pytest.raises(HooksUnfit):
-        run(kit.settings, once=True)
+        PROGRAM.run(kit.settings, once=True)

@@ -19,8 +19,8 @@ import pytest
 from click.testing import CliRunner
 from recorder_kit import Kit
 from rucio_trace_daemons import running
-from rucio_trace_daemons.auditor import main as auditor
-from rucio_trace_daemons.recorder import main as program
+from rucio_trace_daemons.auditor.main import PROGRAM as AUDITOR
+from rucio_trace_daemons.recorder.main import PROGRAM
 from sqlalchemy import text
 
 from rucio_trace.cli import cli
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from click.testing import Result
+    from rucio_trace_daemons.program import Program
     from rucio_trace_sandbox.embedded import EmbeddedRucio
     from rucio_trace_sandbox.storage import Rse
 
 RECORDER = Path(sys.executable).with_name("rucio-trace-recorder")
-PARSERS = {RECORDER.name: program._parser, "rucio-trace-auditor": auditor._parser}
+PROGRAMS = {program.name: program for program in (PROGRAM, AUDITOR)}
 ETC = Path(__file__).parents[2] / "etc"
 
 
@@ -52,9 +53,9 @@ def here(kit: Kit) -> Rse:
 
 @pytest.fixture(autouse=True)
 def not_stopping() -> Iterator[None]:
-    program.GRACEFUL_STOP.clear()
+    PROGRAM.graceful_stop.clear()
     yield
-    program.GRACEFUL_STOP.clear()
+    PROGRAM.graceful_stop.clear()
 
 
 # ------------------------------------------------------------------------------------ the recorder
@@ -113,7 +114,7 @@ def test_a_named_error_is_waited_out_by_the_loop(kit: Kit, here: Rse, monkeypatc
         return kit.stop.is_set()
 
     monkeypatch.setattr(kit.stop, "wait", wait)
-    running._work(program.daemon(recorder), once=False)
+    running._work(PROGRAM.daemon(recorder), once=False)
     assert kit.events() == [("CREATE", "HERE")]
 
 
@@ -126,7 +127,7 @@ def test_a_bug_ends_the_process(kit: Kit, here: Rse, monkeypatch: pytest.MonkeyP
     kit.rucio.upload(here, "file", b"content")
     monkeypatch.setattr(step, "settle_product", broken)
     with pytest.raises(ZeroDivisionError):
-        running.run_threads(program.daemon(kit.recorder()), once=False)
+        running.run_threads(PROGRAM.daemon(kit.recorder()), once=False)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +146,12 @@ def test_a_setting_it_cannot_do_without_is_named(kit: Kit, before: str, after: s
 
     kit.file.write_text(kit.file.read_text().replace(before, after))
     with pytest.raises(ConfigurationError, match=named):
-        program.run(Settings.load(kit.file), once=True)
+        PROGRAM.run(Settings.load(kit.file), once=True)
 
 
 def test_an_rse_expression_that_means_nothing_is_named(kit: Kit) -> None:
     with pytest.raises(ConfigurationError, match=r"recorder\.rses"):
-        program.run(kit.settings, once=True, rses="tier=))")
+        PROGRAM.run(kit.settings, once=True, rses="tier=))")
 
 
 def test_the_program_says_why_it_cannot_run(kit: Kit) -> None:
@@ -257,13 +258,22 @@ def test_rows_that_a_recorder_holds_are_left_alone(failed: Kit) -> None:
 # --------------------------------------------------------------------------------------------- etc
 
 
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+def test_help_ends_with_an_example_that_is_understood(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        program.main(["--help"])
+    assert ended.value.code == 0
+    _, _, example = capsys.readouterr().out.rpartition(f"Example: {program.name} ")
+    assert program.parser().parse_args(shlex.split(example)).threads == 4
+
+
 @pytest.mark.parametrize("unit", sorted(ETC.glob("*.service")), ids=lambda path: path.name)
 def test_a_systemd_unit_starts_our_program_with_options_it_has(unit: Path, folder: Path) -> None:
     parser = configparser.RawConfigParser(strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(unit.read_text())
     command, *arguments = shlex.split(parser["Service"]["ExecStart"])
-    PARSERS[Path(command).name]().parse_args(arguments)
+    PROGRAMS[Path(command).name].parser().parse_args(arguments)
     if shutil.which("systemd-analyze"):
         copy = folder / unit.name.replace("@", "@test")
         copy.write_text(unit.read_text().replace(command, str(RECORDER)))

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rucio_trace.errors import ConfigurationError
 from rucio_trace_daemons.auditor.quiet import Quiet
-from rucio_trace_daemons.recorder.outbox import LONGEST_WAIT
+from rucio_trace_daemons.recorder.options import check_settings
 
 if TYPE_CHECKING:
     from rucio_trace.config import Settings
@@ -41,19 +40,11 @@ class Options:
     @classmethod
     def of(cls, settings: Settings) -> Options:
         """Raises ConfigurationError, naming the option, where an auditor cannot do without one."""
-        auditor, site = settings.auditor, settings.recorder.site
-        for option, value in (("instance.name", settings.instance.name), ("recorder.site", site)):
-            if not value:
-                raise ConfigurationError(option, expected="a name: it stands in every trace", found="none")
-        if timedelta(seconds=auditor.lease_seconds) > LONGEST_WAIT:
-            raise ConfigurationError(
-                "auditor.lease_seconds",
-                expected=f"at most {LONGEST_WAIT.total_seconds():.0f}: a longer lease is taken for a clock's error",
-                found=str(auditor.lease_seconds),
-            )
+        auditor = settings.auditor
+        check_settings(settings, "auditor.lease_seconds", auditor.lease_seconds)
         return cls(
             instance=settings.instance.name,
-            site=site,
+            site=settings.recorder.site,
             rses=auditor.rses,
             threads=auditor.threads,
             bulk=auditor.bulk,

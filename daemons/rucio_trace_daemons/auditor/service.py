@@ -103,10 +103,7 @@ class Auditor:
 
     def follow(self) -> None:
         """What is to be done now and then: follow the key on disk, tell alarms."""
-        if self.keys.refresh():
-            LOG.info("key-reloaded")
-        if self.keys.fault:
-            LOG.error("key-unfit %s", self.keys.fault)
+        self.keys.follow(LOG)
         if self.telling.is_time():
             self.alarms.tell()
         if self.certificate.is_time():

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
-from rucio.common.types import InternalScope
-
 from rucio_trace.dataset import Listing
 from rucio_trace.envelope import dumps, parse_traces, sign
 from rucio_trace.errors import TraceabilityError, Undecided
 from rucio_trace.status import product_status
 from rucio_trace.store import Outcome
-from rucio_trace.trace import Event, ProductKey, format_time
+from rucio_trace.trace import Event
 from rucio_trace_daemons import metrics
 from rucio_trace_daemons.alarms import Kind
 from rucio_trace_daemons.recorder.before import may_join
@@ -30,12 +28,12 @@ from rucio_trace_daemons.recorder.finish import count_outcomes, outcome, snapsho
 from rucio_trace_daemons.recorder.members import content_of, members_of
 from rucio_trace_daemons.recorder.outbox import STOPPED, Claim
 from rucio_trace_daemons.recorder.product import FUTURE, backoff
+from rucio_trace_daemons.recorder.resolve import product_key
 from rucio_trace_daemons.recorder.rows import Settled, Signed, Waiting
 from rucio_trace_daemons.storage_errors import LeaseLost, Stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -106,10 +104,7 @@ class _Dataset:
 
     def __init__(self, tools: Datasets, key: Key) -> None:
         self._tools, self._key, self._context = tools, key, tools.context
-        scope = InternalScope(key[0], from_external=False)
-        self._product = ProductKey(
-            self._context.options.instance, scope.vo, str(scope.external), key[1], format_time(key[2])
-        )
+        self._product = product_key(self._context.options.instance, *key)
 
     def handle(self, row: Row, later: Sequence[Row]) -> str:
         """Bring one row to its end; returns the word under which it is counted, or `waiting`: *later* ones do too."""
@@ -193,7 +188,7 @@ class _Dataset:
         members = members_of(self._context.engine, self._key[:2])
         while some := list(islice(members, MEMBERS_AT_ONCE)):
             self._context.watch(0)
-            keys = [self._member(*member) for member in some]
+            keys = [product_key(self._context.options.instance, *member) for member in some]
             histories = self._tools.store.product(keys, may_join(self._tools.trust()))
             for key in keys:
                 origin = product_status(histories[key], str).origin if histories[key] else None
@@ -204,10 +199,6 @@ class _Dataset:
         if missing:
             raise Incomplete(self._product.did, missing, listing.members + missing)
         return listing
-
-    def _member(self, scope: str, name: str, generation: datetime) -> ProductKey:
-        external = str(InternalScope(scope, from_external=False).external)
-        return ProductKey(self._product.rucio, self._product.vo, external, name, format_time(generation))
 
     def _signed(self, row: Row, event: Event, of: Listing | Statement, **more: Any) -> Signed:
         context, now = self._context, self._context.clock()

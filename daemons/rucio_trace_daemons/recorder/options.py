@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.config import ServiceContext, Settings
 
-__all__ = ["Options"]
+__all__ = ["Options", "check_settings"]
 
 # Rucio's reaper takes up again after this time what it marked and did not delete (its `delay_seconds`).
 DELETION_GRACE = timedelta(seconds=600)
@@ -52,15 +52,7 @@ class Options:
     def of(cls, settings: Settings) -> Options:
         """Raises ConfigurationError, naming the option, where a recorder cannot do without one."""
         recorder, limits = settings.recorder, settings.limits
-        for option, value in (("instance.name", settings.instance.name), ("recorder.site", recorder.site)):
-            if not value:
-                raise ConfigurationError(option, expected="a name: it stands in every trace", found="none")
-        if timedelta(seconds=recorder.lease_seconds) > LONGEST_WAIT:
-            raise ConfigurationError(
-                "recorder.lease_seconds",
-                expected=f"at most {LONGEST_WAIT.total_seconds():.0f}: a longer lease is taken for a clock's error",
-                found=str(recorder.lease_seconds),
-            )
+        check_settings(settings, "recorder.lease_seconds", recorder.lease_seconds)
         service = recorder.service
         return cls(
             instance=settings.instance.name,
@@ -80,6 +72,19 @@ class Options:
             accounts=recorder.accounts,
             accounts_key=_read_accounts_key(settings),
             service=service if service.context or service.type or service.provider else None,
+        )
+
+
+def check_settings(settings: Settings, lease: str, seconds: int) -> None:
+    """Raises ConfigurationError: a name that every trace bears is missing, or the option *lease* is too long."""
+    for option, value in (("instance.name", settings.instance.name), ("recorder.site", settings.recorder.site)):
+        if not value:
+            raise ConfigurationError(option, expected="a name: it stands in every trace", found="none")
+    if timedelta(seconds=seconds) > LONGEST_WAIT:
+        raise ConfigurationError(
+            lease,
+            expected=f"at most {LONGEST_WAIT.total_seconds():.0f}: a longer lease is taken for a clock's error",
+            found=str(seconds),
         )
 
 

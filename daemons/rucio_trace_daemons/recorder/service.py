@@ -118,10 +118,7 @@ class Recorder:
 
     def follow(self) -> None:
         """What is to be done now and then: follow key and store, tell alarms, drop what no deletion will ask for."""
-        if self.keys.refresh():
-            LOG.info("key-reloaded")
-        if self.keys.fault:
-            LOG.error("key-unfit %s", self.keys.fault)
+        self.keys.follow(LOG)
         if self.telling.is_time():
             self.alarms.tell()
         if self.looking.is_time():
