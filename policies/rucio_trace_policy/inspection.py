@@ -107,21 +107,19 @@ def find_faults(connection: Connection, rucio_schema: str | None) -> list[Fault]
 
 def _table_faults(connection: Connection) -> list[Fault]:
     inspector, ours = inspect(connection), tables(connection.dialect.name)
-    indexes = inspector.get_multi_indexes(
-        schema=ours.metadata.schema, filter_names=[table.name for table in ours.metadata.sorted_tables]
-    )
-    present = {index["name"] for of_table in indexes.values() for index in of_table}
+    of = {"schema": ours.metadata.schema, "filter_names": [table.name for table in ours.metadata.sorted_tables]}
+    indexes = {index["name"] for of_table in inspector.get_multi_indexes(**of).values() for index in of_table}
+    columns = {name: {column["name"] for column in c} for (_, name), c in inspector.get_multi_columns(**of).items()}
     faults = []
     for table in ours.metadata.sorted_tables:
-        if not inspector.has_table(table.name, schema=table.schema):
+        if table.name not in columns:
             faults.append(Fault(table.fullname, "missing"))
             continue
-        found = {column["name"] for column in inspector.get_columns(table.name, schema=table.schema)}
-        absent = [column.name for column in table.columns if column.name not in found]
+        absent = [column.name for column in table.columns if column.name not in columns[table.name]]
         if absent:
             faults.append(Fault(table.fullname, f"lacks {', '.join(absent)}"))
         names = sorted(str(index.name) for index in table.indexes)
-        faults += [Fault(name, "missing") for name in names if name not in present]
+        faults += [Fault(name, "missing") for name in names if name not in indexes]
     return faults
 
 
