@@ -31,7 +31,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed moto
 	@scripts/system-packages $(TEST_PACKAGES)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-docker: $(VENV)/.installed
 	@docker info >/dev/null 2>&1 || scripts/system-packages $(DOCKER_PACKAGES)

@@ -120,9 +120,28 @@ def rucio_sqlite(folder: Path, sqlite_template: Path) -> Iterator[EmbeddedRucio]
     detach()
 
 
+@pytest.fixture(scope="session")
+def postgres_rucio(postgres: PostgresCluster, postgres_template: str) -> str:
+    """The name of a PostgreSQL database that holds a Rucio, for one test after another."""
+    name = postgres.create(postgres_template)
+    postgres.keep(name)
+    return name
+
+
 @pytest.fixture
-def rucio_postgresql(folder: Path, postgres: PostgresCluster, postgres_template: str) -> Iterator[EmbeddedRucio]:
+def rucio_postgresql(folder: Path, postgres: PostgresCluster, postgres_rucio: str) -> Iterator[EmbeddedRucio]:
     """A clean Rucio in this process, on PostgreSQL."""
+    from rucio_trace_sandbox.embedded import EmbeddedRucio, detach
+
+    postgres.reset(postgres_rucio)
+    url = postgres.url(postgres_rucio)
+    yield EmbeddedRucio(RucioHome.server(folder / "rucio", url), url, folder)
+    detach()
+
+
+@pytest.fixture
+def rucio_postgresql_alone(folder: Path, postgres: PostgresCluster, postgres_template: str) -> Iterator[EmbeddedRucio]:
+    """The same in a database of its own, for tests that change more than tables and rows."""
     from rucio_trace_sandbox.embedded import EmbeddedRucio, detach
 
     name = postgres.create(postgres_template)

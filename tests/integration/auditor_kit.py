@@ -113,7 +113,7 @@ class AuditKit(Kit):
 
     def lines(self, rse: str | None = None) -> list[str]:
         """The DIDs in the lists of these batches, in the order in which they were signed."""
-        store, batches = self.recorder().store, self.batches(rse)
+        store, batches = self.store, self.batches(rse)
         return [json.loads(line)["did"] for batch in batches for line in store.list_of(batch.id).splitlines()]
 
     def count(self, table: str) -> int:

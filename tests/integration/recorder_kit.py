@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import cache, cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,11 +18,12 @@ from rucio_trace_sandbox.pki import SandboxAuthority
 from sqlalchemy import select, update
 
 from rucio_trace.config import Settings
+from rucio_trace.configured import open_store
+from rucio_trace.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
-    from pathlib import Path
 
     from rucio_trace_sandbox.embedded import EmbeddedRucio
     from rucio_trace_sandbox.storage import Rse
@@ -47,6 +51,15 @@ on_sqlite = pytest.mark.parametrize("rucio", ["sqlite"], indirect=True)
 """For a test of what does not depend on the database."""
 
 
+@cache
+def _empty_store() -> bytes:
+    """The file of a store with its tables; to make them takes longer than many a test."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "store.db"
+        Store.open(f"sqlite:///{path}").close()
+        return path.read_bytes()
+
+
 class Kit:
     """A recorder that does one batch when told to."""
 
@@ -57,13 +70,15 @@ class Kit:
         self.authority = SandboxAuthority(self.folder / "federation")
         self.member = self.authority.admit("SITE-A", **rights)
         (self.folder / "accounts.key").write_text("a secret of this site")
+        if store_url is None:
+            (self.folder / "store.db").write_bytes(_empty_store())
         url = store_url or f"sqlite:///{self.folder}/store.db"
         self.file = self.folder / "rucio-trace.toml"
         self.file.write_text(SETTINGS.format(store=url, lease=lease))
         self.settings = Settings.load(self.file)
         self.options = Options.of(self.settings)
         self.stop = threading.Event()
-        self._open: list[Recorder] = []
+        self._open: list[Recorder | Store] = []
 
     def recorder(self, **options: Any) -> Recorder:
         recorder = Recorder.open(self.settings, replace(self.options, **options), self.rucio.engine, self.stop)
@@ -77,8 +92,15 @@ class Kit:
             pass
 
     def close(self) -> None:
-        for recorder in self._open:
-            recorder.close()
+        for opened in self._open:
+            opened.close()
+
+    @cached_property
+    def store(self) -> Store:
+        """The recorders' store, to look into it."""
+        store = open_store(self.settings, migrate=True)
+        self._open.append(store)
+        return store
 
     @property
     def outbox(self) -> list[Row[Any]]:
@@ -111,7 +133,7 @@ class Kit:
 
     def traces(self, name: str | None = None) -> list[Stored]:
         """All traces in the store (of DIDs of that name), in the order of their positions."""
-        found = self.recorder().store.since(0)
+        found = self.store.since(0)
         return [stored for stored in found if name in (None, (stored.trace.statement.did or "").partition(":")[2])]
 
     def events(self, name: str | None = None) -> list[tuple[str, str | None]]:

@@ -97,7 +97,7 @@ def test_upload_recorder_and_download_agree(place: Place, product: Path) -> None
     second = place.file("second.dat", product.read_bytes() + b"2")
     place.upload(second)
     kit.run()
-    [origin, copy] = kit.recorder().store.by_name("second.dat")
+    [origin, copy] = kit.store.by_name("second.dat")
     assert (origin.trace.statement.event, origin.trace.statement.site) == ("CREATE", "PRODUCER")
     assert (copy.trace.statement.event, copy.trace.statement.rse) == ("COPY", "DISK")
     source = copy.trace.statement.source

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from rucio_trace_sandbox.embedded import EmbeddedRucio
 
 
+@pytest.fixture
+def rucio_postgresql(rucio_postgresql_alone: EmbeddedRucio) -> EmbeddedRucio:
+    """Roles and schemas are made and renamed here."""
+    return rucio_postgresql_alone
+
+
 def _run(rucio: EmbeddedRucio, *statements: str) -> None:
     with rucio.engine.begin() as connection:
         for statement in statements:
