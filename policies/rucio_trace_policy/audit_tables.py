@@ -62,7 +62,7 @@ def audit_work(metadata: MetaData, prefix: str) -> Table:
         Column("outcome", short_text(32), comment="NULL: still to be read; good, bad, unread"),
         Column("method", short_text(), comment="read, or storage"),
         Column("digest", short_text(), comment="ALGORITHM:hex, what was found good"),
-        Column("observed", Moment),
+        Column("observed", Moment, comment="when that was known; of a bad one, when it was written"),
         Column("batch", short_text(64), comment="the event whose trace holds the line"),
         Index(f"{prefix}audit_work_order", "audit", "rse_id", "outcome", "batch", "ordinal"),
     )
@@ -94,4 +94,5 @@ def breakers(metadata: MetaData, prefix: str) -> Table:
         Column("bad_in_a_row", Integer, nullable=False),
         Column("opened_at", Moment, comment="NULL: closed"),
         Column("reason", long_text()),
+        Column("reset_at", Moment, comment="what was read before counts no more"),
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from auditor_kit import AuditKit, flip, forge, names_of, remove, truncate
 from recorder_kit import on_sqlite
+from rucio_trace_daemons.auditor import campaigns
 
 from rucio_trace.trace import parse_time
 
@@ -157,6 +158,20 @@ def test_a_storage_with_nothing_mounted_opens_the_breaker_and_loses_nothing(kit:
     assert [event for event, _ in kit.events() if event in ("LOST", "CORRUPT")] == []
     assert kit.bad_replicas() == {}
     assert kit.auditor().worker().step() == 0  # nothing more is read there
+
+
+@on_sqlite
+def test_too_large_a_share_opens_the_breaker_and_counts_anew_after_a_reset(kit: AuditKit, here: Rse) -> None:
+    names = kit.filled(here, 30)
+    for number in (18, 19, 20, 25):
+        flip(kit.rucio.pfn_path(here, names[number]))
+    kit.start(every=86_400)
+    kit.audit(bad_share=0.1)
+    assert kit.breakers() == {here.id: "3 of 21 replicas read are bad"}
+    campaigns.reset(kit.rucio.engine, "HERE", "a disk was replaced")
+    kit.audit(bad_share=0.1)
+    assert kit.breakers() == {}
+    assert (kit.rounds[0].good, kit.rounds[0].bad) == (26, 4)
 
 
 @on_sqlite

@@ -97,6 +97,25 @@ def test_a_store_that_is_away_gets_its_batch_later_and_once(kit: AuditKit) -> No
     assert (kit.ended, kit.count("audit_batches"), kit.outcomes["VERIFY"]) == (1, 0, 1)
 
 
+def test_a_batch_the_store_refuses_holds_up_no_other_rse(kit: AuditKit) -> None:
+    for name in ("HERE", "THERE"):
+        kit.filled(kit.rucio.add_posix_rse(name), 2, prefix=name)
+    federation = kit.authority.federation
+    as_it_was = federation.read_text()
+    federation.write_text(as_it_was.replace('rses = ["*"]', 'rses = ["THERE"]'))
+    assert federation.read_text() != as_it_was
+    kit.start(every=86_400)
+    kit.audit()
+    assert names_of(kit.lines()) == ["THERE000", "THERE001"]
+    assert (kit.ended, kit.count("audit_batches")) == (1, 1)
+    assert [alarm["kind"] for alarm in told(kit.rucio)] == ["STORE_REFUSES"]
+    federation.write_text(as_it_was)
+    kit.make_work_due()
+    kit.audit()
+    assert names_of(kit.lines("HERE")) == ["HERE000", "HERE001"]
+    assert (kit.ended, kit.count("audit_batches")) == (2, 0)
+
+
 def test_a_breaker_and_last_copies_are_told_once_though_met_again_and_again(kit: AuditKit) -> None:
     here = kit.rucio.add_posix_rse("HERE")
     names = kit.filled(here, 8)

@@ -19,6 +19,7 @@ from rucio_trace_daemons.recorder.upsert import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -26,7 +27,16 @@ if TYPE_CHECKING:
     from rucio_trace_daemons.auditor.options import Options
     from rucio_trace_daemons.rses import Rse
 
-__all__ = ["MINIMUM_READ", "count_bad", "count_good", "good_enough", "open_breaker", "open_breakers", "share_exceeded"]
+__all__ = [
+    "MINIMUM_READ",
+    "count_bad",
+    "count_good",
+    "good_enough",
+    "last_reset",
+    "open_breaker",
+    "open_breakers",
+    "share_exceeded",
+]
 
 LOG = logging.getLogger("traceability-auditor")
 
@@ -43,7 +53,8 @@ def open_breakers(connection: Connection) -> set[str]:
 def count_good(connection: Connection, rse_ids: Collection[str]) -> None:
     """A good replica on each of *rse_ids*: the row of bad ones is broken. An open breaker stays open."""
     breakers = tables(connection.dialect.name).breakers
-    connection.execute(breakers.delete().where(breakers.c.rse_id.in_(rse_ids), breakers.c.opened_at.is_(None)))
+    counting = (breakers.c.rse_id.in_(rse_ids), breakers.c.opened_at.is_(None), breakers.c.bad_in_a_row > 0)
+    connection.execute(breakers.update().where(*counting).values(bad_in_a_row=0))
 
 
 def count_bad(connection: Connection, rse_id: str, options: Options) -> str | None:
@@ -53,6 +64,12 @@ def count_bad(connection: Connection, rse_id: str, options: Options) -> str | No
     upsert(connection, breakers, one, lambda new: {"bad_in_a_row": breakers.c.bad_in_a_row + new.bad_in_a_row})
     count = connection.scalar(select(breakers.c.bad_in_a_row).where(breakers.c.rse_id == rse_id)) or 0
     return f"{count} bad replicas in a row" if count >= options.bad_in_a_row else None
+
+
+def last_reset(connection: Connection, rse_id: str) -> datetime | None:
+    """When the breaker of an RSE was last closed: what was read before that counts no more."""
+    breakers = tables(connection.dialect.name).breakers
+    return connection.scalar(select(breakers.c.reset_at).where(breakers.c.rse_id == rse_id))
 
 
 def good_enough(bad: int, options: Options) -> int:

@@ -158,9 +158,9 @@ class Worker:
         try:
             while self._batches.deliver(round_, rse):
                 done += 1
-        except NotTaken as error:
+        except NotTaken as error:  # it is kept, and sent again; other rounds go on
+            LOG.error("batch-refused audit=%d rse=%s %s", round_.audit, rse.label, error)
             self._auditor.alarms.report(Kind.STORE_REFUSES, self._auditor.options.site, {"reason": str(error)})
-            raise
         return done
 
     # ------------------------------------------------------------------------------------------------- reading

@@ -192,7 +192,7 @@ class Work:
         if good:
             breaker.count_good(connection, [rse.id])
         if bad and reason is None:
-            reason = self._share(connection, round_)
+            reason = self._share(connection, round_, rse)
         if reason is not None:
             breaker.open_breaker(connection, self._alarms, rse, reason)
         return Found(counts, bad, rse.id in breaker.open_breakers(connection))
@@ -213,9 +213,11 @@ class Work:
         }
         connection.execute(self._ours.outbox.insert().values(**values))
 
-    def _share(self, connection: Connection, round_: Round) -> str | None:
+    def _share(self, connection: Connection, round_: Round, rse: Rse) -> str | None:
         c = self._table.c
         of_round = and_(c.audit == round_.audit, c.rse_id == round_.rse_id)
+        if (reset_at := breaker.last_reset(connection, rse.id)) is not None:
+            of_round = and_(of_round, c.observed >= reset_at)
         bad = connection.scalar(select(func.count()).where(of_round, c.outcome == "bad")) or 0
         some = select(c.name).where(of_round, c.outcome == "good").limit(breaker.good_enough(bad, self._options))
         good = connection.scalar(select(func.count()).select_from(some.subquery())) or 0
@@ -267,7 +269,7 @@ def _columns(task: Task, outcome: Outcome, now: datetime) -> dict[str, object]:
         "outcome": None if word == "waiting" else word,
         "method": good.method if good else None,
         "digest": good.digest if good else None,
-        "observed": good.observed if good else None,
+        "observed": good.observed if good else now if word == "bad" else None,
         "last_error": None if good else outcome.reason,  # type: ignore[union-attr]
         "attempts": task.attempts + 1,
         "not_before": now + FIRST_WAIT * 2**task.attempts if word == "waiting" else None,
