@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SMALL_FILES, SMALL_BYTES, LARGE_FILES, LARGE_BYTES = 4_000, 16 * 1024, 4, 512 << 20
 RATE, SHARE, SPEEDUP, TURNS = 500, 0.9, 1.6, 3
+# So that a round of a few thousand has what one of millions has: batches that one worker signs while others read.
+BATCH_LINES = 1_000
 PIECE = 1 << 20
 
 
@@ -69,8 +71,9 @@ def _large(kit: AuditKit, rse: Rse, name: str, bare_read) -> Iterator[Row]:
         kit.work(auditor)
 
     def bare() -> None:
-        for path in paths:
+        for path in paths:  # all of them first, as above: memory that was just freed is quicker to fill again
             _forget(path)
+        for path in paths:
             bare_read(path)
 
     own, other = interleaved(ours, bare)
@@ -115,7 +118,7 @@ def _round(kit: AuditKit, workers: int) -> float:
         if child == 0:
             try:
                 os.close(opened)
-                auditor = kit.auditor()
+                auditor = kit.auditor(batch_lines=BATCH_LINES)
                 os.read(gate, 1)
                 kit.work(auditor)
                 os._exit(0)
