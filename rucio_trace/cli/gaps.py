@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rucio_trace_daemons.rses import Rse, Rses
     from sqlalchemy import Engine
 
-__total_ = ["gaps"]
+__all__ = ["gaps"]
 
 
 @click.command()

@@ -248,6 +248,18 @@ def test_what_two_searches_found_at_once_is_signed_once(kit: Kit, here: Rse) -> 
     assert kit.outbox == []
 
 
+def test_what_was_adopted_since_it_was_found_is_not_read_again(kit: Kit, here: Rse) -> None:
+    rses = Rses(kit.rucio.engine)
+    slow = list(find.Search(kit.rucio.engine, rses.get([here.id])).gaps())
+    mend(kit.rucio.engine, slow[:1], rses)
+    kit.run()
+    mend(kit.rucio.engine, slow[1:], rses)  # queued, and not yet read
+    mend(kit.rucio.engine, slow, rses)
+    assert [row.name for row in kit.outbox] == ["two"]
+    kit.run()
+    assert kit.events() == [("VERIFY", "HERE"), ("VERIFY", "HERE")]
+
+
 @on_sqlite
 def test_rses_that_are_not_read_are_told_apart(kit: Kit, here: Rse) -> None:
     rucio = kit.rucio

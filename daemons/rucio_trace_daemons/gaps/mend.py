@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rucio_trace_policy.columns import Moment
 from rucio_trace_policy.database import clock, writing
 from rucio_trace_policy.tables import tables
-from sqlalchemy import Text
+from sqlalchemy import Text, select
 
 from rucio_trace_daemons.gaps.find import Gap, Kind
 from rucio_trace_daemons.methods import Method
@@ -30,7 +30,7 @@ from rucio_trace_daemons.recorder.transferred import compared
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from rucio_trace_daemons.rses import Rse, Rses
 
@@ -58,7 +58,7 @@ def mend(engine: Engine, gaps: Sequence[Gap], rses: Rses) -> list[Gap]:
         return left
     ours = tables(engine.dialect.name)
     with writing(engine) as connection:
-        if rows:
+        if rows := _still_untraced(connection, gaps, rows):
             now = clock(connection)
             connection.execute(ours.outbox.insert(), [row | {"at": now} for row in rows])
         if dead:
@@ -68,6 +68,22 @@ def mend(engine: Engine, gaps: Sequence[Gap], rses: Rses) -> list[Gap]:
                 of = among(connection.dialect.name, (c.scope, c.name, c.generation), types, keys)
                 connection.execute(table.delete().where(of))
     return left
+
+
+def _still_untraced(
+    connection: Connection, gaps: Sequence[Gap], rows: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """*rows* without those of replicas that were untraced when found, and are traced or queued by now."""
+    ours, names = tables(connection.dialect.name), ("scope", "name", "generation", "rse_id")
+    untraced = {tuple(getattr(gap, name) for name in names) for gap in gaps if gap.kind is Kind.UNTRACED}
+    if not untraced:
+        return list(rows)
+    by_now: set[Any] = set()
+    for c in (ours.replicas.c, ours.outbox.c):
+        types, keys = (Text(), Text(), Moment()), {key[:3] for key in untraced}
+        of = among(connection.dialect.name, (c.scope, c.name, c.generation), types, keys)
+        by_now |= {tuple(row) for row in connection.execute(select(*(c[name] for name in names)).where(of))}
+    return [row for row in rows if tuple(row[name] for name in names) not in untraced & by_now]
 
 
 def _change(gap: Gap, rses: Mapping[str, Rse], *, speaks: bool) -> tuple[str | None, str | None] | None:
