@@ -112,11 +112,11 @@ class _State(Collector):
             begun = time.monotonic()
             if begun >= self._until:
                 try:
-                    self._seen = [*self._outbox(), *self._tables()]
+                    self._seen, times = [*self._outbox(), *self._tables()], LOOK_TIMES
                 except (SQLAlchemyError, DatabaseException):
-                    self._seen = ()
+                    self._seen, times = (), 0  # how long no answer took says nothing of how long one takes
                 took = time.monotonic() - begun
-                self._until = begun + took + max(LOOK_SECONDS, LOOK_TIMES * took)
+                self._until = begun + took + max(LOOK_SECONDS, times * took)
             return self._seen
         finally:
             self._lock.release()
