@@ -65,7 +65,7 @@ class Kind(StrEnum):
 TEXTS = {
     Kind.CORRUPT: "replicas hold other bytes than their product",
     Kind.LOST: "replicas have no file any more",
-    Kind.LAST_COPY: "the last good copy is bad; nothing was declared, and recovery needs a human",
+    Kind.LAST_COPY: "bad copies of which no other is proven good: nothing was declared, and recovery needs a human",
     Kind.BREAKER_OPEN: "so much is bad that the storage itself is in doubt; nothing more is declared there",
     Kind.SIGNING_STOPPED: "so many replicas in a row are lost that nothing more is signed there",
     Kind.OUTBOX_STUCK: "changes that no time will mend wait for an operator (rucio-trace outbox list --failed)",

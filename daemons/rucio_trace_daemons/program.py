@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rucio_trace import __version__
 from rucio_trace.config import Settings
 from rucio_trace.errors import TraceabilityError
-from rucio_trace_daemons.running import Daemon, Worker, run_threads
+from rucio_trace_daemons.running import Daemon, Worker, heartbeat_name, run_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +31,8 @@ __all__ = ["Options", "Program", "Service"]
 class Options(Protocol):
     """What every daemon is told."""
 
+    @property
+    def rses(self) -> str: ...
     @property
     def threads(self) -> int: ...
     @property
@@ -138,4 +140,5 @@ class Program:
     def daemon(self, service: Service) -> Daemon:
         """How *service* runs."""
         options = service.options
-        return Daemon(self.executable, options.threads, options.sleep, service.stop, service.follow, service.worker)
+        named = (self.executable, heartbeat_name(self.executable, options.rses))
+        return Daemon(*named, options.threads, options.sleep, service.stop, service.follow, service.worker)

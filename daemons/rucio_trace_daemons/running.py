@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
-__all__ = ["Daemon", "Every", "Worker", "run_threads"]
+__all__ = ["Daemon", "Every", "Worker", "heartbeat_name", "run_threads"]
 
 # How long a thread whose heartbeat could not be written waits before it begins again.
 RESTART_SECONDS = 5.0
@@ -55,12 +55,18 @@ class Every:
 class Daemon:
     """What runs: `follow` is called before every step, `worker` once in each thread."""
 
-    executable: str  # its name in Rucio's table of heartbeats, and of its log
+    executable: str  # the name of its log
+    heartbeat: str  # its name in Rucio's table of heartbeats
     threads: int
     sleep: timedelta
     stop: threading.Event
     follow: Callable[[], None]
     worker: Callable[[], Worker]
+
+
+def heartbeat_name(executable: str, rses: str) -> str:
+    """The name in Rucio's table of heartbeats: it tells those apart that look at some RSEs only."""
+    return executable if rses == "*" else f"{executable}--rses {rses}"
 
 
 def run_threads(daemon: Daemon, *, once: bool) -> None:
@@ -118,7 +124,7 @@ def _work(daemon: Daemon, *, once: bool) -> None:
             run_daemon(
                 once=once,
                 graceful_stop=daemon.stop,
-                executable=daemon.executable,
+                executable=daemon.heartbeat,
                 partition_wait_time=0,
                 sleep_time=max(2, int(daemon.sleep.total_seconds())),
                 run_once_fnc=run_once,

@@ -27,7 +27,7 @@ from rucio_trace.errors import StorageError, TraceabilityError
 from rucio_trace_daemons import metrics
 from rucio_trace_daemons.readers import reader_for
 from rucio_trace_daemons.staging import fetched
-from rucio_trace_daemons.storage_errors import LeaseLost, NotFound, PrefixMissing, Refused, Stopping, Unavailable
+from rucio_trace_daemons.storage_errors import Busy, LeaseLost, NotFound, PrefixMissing, Refused, Stopping, Unavailable
 from rucio_trace_daemons.streams import Throttle, local_pieces, paced
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _turn(lane: _Lane, replica: Replica, watch: Callable[[int], None]) -> Iterat
     while not lane.turns.acquire(timeout=1.0):
         watch(0)
         if time.monotonic() > deadline:
-            raise Unavailable(str(replica), f"all {lane.limits[0]} streams of the RSE stayed busy (trace_streams)")
+            raise Busy(str(replica), f"all {lane.limits[0]} streams of the RSE stayed busy (trace_streams)")
     try:
         yield
     finally:

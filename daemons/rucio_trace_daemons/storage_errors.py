@@ -11,6 +11,7 @@ import errno
 from rucio_trace.errors import StorageError
 
 __all__ = [
+    "Busy",
     "Changed",
     "LeaseLost",
     "NotFound",
@@ -46,6 +47,10 @@ class Unavailable(StorageError):
     def __init__(self, what: str, reason: str) -> None:
         self.what, self.reason = what, reason
         super().__init__(f"{what}: {reason}")
+
+
+class Busy(Unavailable):
+    """All streams that the RSE grants are taken, by our own threads: that says nothing about the storage."""
 
 
 class PrefixMissing(Unavailable):

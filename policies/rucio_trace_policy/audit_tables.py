@@ -93,6 +93,6 @@ def breakers(metadata: MetaData, prefix: str) -> Table:
         Column("rse_id", short_text(RSE), primary_key=True),
         Column("bad_in_a_row", Integer, nullable=False),
         Column("opened_at", Moment, comment="NULL: closed"),
-        Column("reason", long_text()),
+        Column("reason", long_text(), comment="why it is open; once closed, why it was"),
         Column("reset_at", Moment, comment="what was read before counts no more"),
     )

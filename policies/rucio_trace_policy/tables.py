@@ -22,6 +22,7 @@ from . import audit_tables
 from .columns import RSE, RUCIO_NAME, SCOPE, Moment, index, long_text, product_key, serial, short_text, table
 
 SCHEMA = "traceability"
+_BAD = text("state IN ('corrupt', 'lost')")
 DIALECTS = ("postgresql", "sqlite", "mysql")  # MariaDB goes by the name that Rucio knows it by
 
 
@@ -200,7 +201,10 @@ def _replicas(metadata: MetaData, prefix: str) -> Table:
         Column("state", short_text(), nullable=False),
         Column("trace_id", short_text()),
         Column("proven_at", Moment),
+        Column("unread_at", Moment, comment="when an auditor gave up reading it, if it was not proven since"),
         Column("position", BigInteger, comment="the store's position this row was computed from"),
+        # Few are bad, and auditors look for them every minute.
+        Index(f"{prefix}replicas_bad", "state", postgresql_where=_BAD, sqlite_where=_BAD),
     )
 
 

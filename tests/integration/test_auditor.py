@@ -175,6 +175,29 @@ def test_too_large_a_share_opens_the_breaker_and_counts_anew_after_a_reset(kit: 
 
 
 @on_sqlite
+def test_what_cannot_be_read_holds_up_no_other_in_a_round_that_is_small(kit: AuditKit, here: Rse) -> None:
+    names = kit.filled(here, 4)
+    for name in names[:2]:  # no file, and yet there: a reading fails
+        path = kit.rucio.pfn_path(here, name)
+        path.unlink()
+        path.mkdir()
+    kit.start(sample=0.5)
+    _end_rounds(kit, 3)
+    assert [(r.good, r.unread, r.ends_sweep) for r in kit.rounds[:3]] == [(0, 2, False), (2, 0, True), (0, 2, False)]
+    assert names_of(kit.lines()) == names[2:]
+
+
+def _end_rounds(kit: AuditKit, count: int) -> None:
+    """So many rounds, though what fails is tried again only after a while."""
+    for _ in range(20):
+        if kit.ended == count:
+            return
+        kit.audit()
+        kit.make_work_due()
+    raise AssertionError(f"{kit.ended} rounds have ended, not {count}")
+
+
+@on_sqlite
 def test_quiet_hours_of_an_rse_are_kept(kit: AuditKit, here: Rse) -> None:
     kit.filled(here, 2)
     kit.rucio.set_attribute(here, "trace_quiet_hours", "00:00-24:00")

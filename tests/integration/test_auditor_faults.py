@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from auditor_kit import AuditKit, flip, names_of
 from prometheus_client import REGISTRY
-from rucio_trace_daemons.auditor import campaigns
+from rucio.core.heartbeat import live
+from rucio_trace_daemons import storage
+from rucio_trace_daemons.auditor import campaigns, service
+from rucio_trace_daemons.auditor.sharing import shares_of
 from rucio_trace_daemons.monitoring import served
-from rucio_trace_daemons.rses import Rses
+from rucio_trace_daemons.rses import Rses, Share
+from rucio_trace_daemons.running import heartbeat_name
+from rucio_trace_daemons.storage import Replica
 from rucio_trace_policy.tables import tables
 from rucio_trace_sandbox.storage import ssh_protocol
 from sqlalchemy import select
@@ -95,6 +103,83 @@ def test_a_store_that_is_away_gets_its_batch_later_and_once(kit: AuditKit) -> No
     assert [batch.id for batch in kit.batches()] == [id_]
     assert names_of(kit.lines()) == names
     assert (kit.ended, kit.count("audit_batches"), kit.outcomes["VERIFY"]) == (1, 0, 1)
+
+
+def test_a_batch_signed_with_a_certificate_that_counts_no_more_is_signed_anew(kit: AuditKit) -> None:
+    names = kit.filled(kit.rucio.add_posix_rse("HERE"), 3)
+    kit.start(every=86_400)
+    auditor = kit.auditor()
+
+    def at_seam(name: str) -> None:
+        if name == "kept":
+            kit.authority.revoke(kit.member, datetime.now(UTC) - timedelta(minutes=1))
+            kit.authority.members.clear()
+            kit.authority.admit("SITE-A")
+            raise KeyboardInterrupt  # it is killed
+
+    with pytest.raises(KeyboardInterrupt):
+        kit.work(auditor, at_seam)
+    [kept] = _kept(kit)
+    auditor.follow()
+    kit.work(auditor)
+    assert (_kept(kit), kit.ended) == ([], 0)
+    kit.work(auditor)
+    assert names_of(kit.lines()) == names
+    assert kept not in [batch.id for batch in kit.batches()]
+    assert (kit.ended, kit.count("audit_batches"), kit.outcomes["VERIFY"]) == (1, 0, 1)
+
+
+def _kept(kit: AuditKit) -> list[str]:
+    with kit.rucio.engine.connect() as connection:
+        return list(connection.scalars(select(tables(kit.rucio.backend).audit_batches.c.id)))
+
+
+def test_waiting_for_a_stream_of_ones_own_is_no_failure(kit: AuditKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = kit.rucio.add_posix_rse("HERE", trace_streams=1)
+    names = kit.filled(here, 3)
+    kit.start(every=86_400)
+    auditor = kit.auditor()
+    worker = auditor.worker()
+    worker.step()  # the round has begun
+    monkeypatch.setattr(storage, "TURN_SECONDS", 0.0)
+    rse = auditor.rses.get([here.id])[here.id]
+    with auditor.storage.turn(Replica(rse, "test", "another", 1), lambda _: None):
+        worker.step()
+    assert {(row.claimed_by, row.attempts, row.outcome) for row in kit.work_left} == {(None, 0, None)}
+    assert auditor.readable(here.id, datetime.now(UTC))
+    kit.work(auditor)
+    assert names_of(kit.lines()) == names
+
+
+def test_one_outage_is_one_pause_and_ends_with_an_answer(kit: AuditKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, now = kit.rucio.add_posix_rse("HERE"), [1_000.0]
+    auditor = kit.auditor()
+    rse = auditor.rses.get([here.id])[here.id]
+    monkeypatch.setattr(service, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def pause(**how: bool) -> float:
+        return auditor.pause(rse, **how).total_seconds()
+
+    assert pause() == 60
+    now[0] += 20
+    assert pause() == 40  # another thread, the same outage
+    assert not auditor.readable(here.id, datetime.now(UTC))
+    now[0] += 50
+    assert pause() == 120
+    now[0] += 130
+    assert pause(grows=False) == 60
+    now[0] += 70
+    auditor.answered(rse)
+    assert pause() == 60
+
+
+def test_auditors_of_other_rses_take_no_share(kit: AuditKit) -> None:
+    a, b = (kit.rucio.add_posix_rse(name) for name in ("A", "B"))
+    of = service.EXECUTABLE
+    for number, rses in enumerate(("B", "*", "NOWHERE")):
+        live(heartbeat_name(of, rses), f"aaa{number}", 1, threading.current_thread())
+    shares = shares_of(kit.rucio.engine, of)
+    assert (shares.of(a.id), shares.of(b.id)) == (Share(1, 2), Share(2, 3))
 
 
 def test_a_batch_the_store_refuses_holds_up_no_other_rse(kit: AuditKit) -> None:

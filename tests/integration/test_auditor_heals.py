@@ -14,6 +14,7 @@ from auditor_kit import AuditKit, flip
 from click.testing import CliRunner
 from recorder_kit import on_sqlite
 from rucio_trace_sandbox import daemons
+from test_alarms import told
 
 from rucio_trace.cli import cli
 
@@ -125,6 +126,40 @@ def test_the_last_good_copy_is_never_declared(kit: AuditKit, two: tuple[Rse, Rse
         "alone": "TAMPERED",
         "saved": "DEGRADED",
     }
+
+
+@on_sqlite
+def test_a_bad_copy_beside_one_that_nobody_read_is_told_and_not_declared(kit: AuditKit) -> None:
+    here, tape = kit.rucio.add_posix_rse("HERE"), kit.rucio.add_posix_rse("TAPE", rse_type="TAPE")
+    kit.rucio.upload(here, "file", CONTENT)
+    kit.copy(here, tape, "file")
+    kit.run()
+    flip(kit.rucio.pfn_path(here, "file"))
+    kit.start(every=86_400)
+    kit.audit(declare=True)
+    kit.run()
+    kit.audit(declare=True)
+    assert ("CORRUPT", "HERE") in kit.events("file")
+    assert kit.product("file").status == "PENDING"
+    assert kit.bad_replicas() == {}
+    assert [alarm["detail"] for alarm in told(kit.rucio) if alarm["kind"] == "LAST_COPY"] == [{"dids": ["test:file"]}]
+
+
+@on_sqlite
+def test_in_a_dry_run_what_waits_opens_no_breaker(kit: AuditKit, two: tuple[Rse, Rse], fts: FtsStandIn) -> None:
+    a, b = two
+    replicate(kit, fts, a, "first", "good", "third")
+    for name in ("first", "third"):
+        flip(kit.rucio.pfn_path(b, name))
+    kit.start(every=86_400)
+    limits = {"bad_in_a_row": 2, "bad_share": 1.0}
+    kit.audit(**limits)
+    kit.run()
+    kit.audit(**limits)
+    assert kit.breakers() == {}
+    kit.audit(**limits, declare=True)
+    assert kit.breakers() == {b.id: "2 bad replicas wait to be declared"}
+    assert kit.bad_replicas() == {}
 
 
 @on_sqlite

@@ -56,6 +56,10 @@ class NotTaken(StorageError):
     """The store does not take a signed batch; it is kept, and sent again."""
 
 
+class NeverTaken(StorageError):
+    """The store will never take a signed batch, and a new certificate is in use: its lines are signed anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batches:
     """Signs and delivers the batches of one Rucio. `seam` is told the name of each boundary between two steps."""
@@ -149,6 +153,10 @@ class Batches:
         [trace] = parse_traces(batch.message.encode())
         try:
             lines = self._bring(trace, batch.lines.encode())
+        except NeverTaken:
+            self._undo(batch)
+            LOG.warning("batch-undone audit=%d rse=%s trace=%s: it is signed anew", round_.audit, rse.label, trace.id)
+            return 0
         except StorageError as error:
             self._release(batch.id, str(error))
             raise
@@ -164,12 +172,29 @@ class Batches:
         """Register *trace* and its list, and show what they prove."""
         [answer] = self.store.register([trace], trust=self.trust(), lists={trace.id: data})
         self.seam("registered")
+        if answer.outcome is Outcome.REFUSED and self._signs_otherwise_now(trace):
+            raise NeverTaken(f"batch {trace.id}", found=str(answer.reason))
         if answer.outcome not in (Outcome.STORED, Outcome.KNOWN):
             raise NotTaken(f"batch {trace.id}", found=f"the store answers {answer.outcome}: {answer.reason}")
         lines = read_lines(data)
         self._show(trace.statement, lines)
         self.seam("shown")
         return lines
+
+    def _signs_otherwise_now(self, trace: Trace) -> bool:
+        """Whether another certificate is in use than the one of *trace*, which ended or was revoked since."""
+        with self.engine.connect() as connection:
+            now = clock(connection)
+        return self.keys.signer_at(now, now).fingerprint != trace.statement.signer
+
+    def _undo(self, batch: Row[Any]) -> None:
+        """The kept copy goes and its lines are as they were: found good, and to be signed."""
+        ours = tables(self.engine.dialect.name)
+        work = ours.audit_work
+        of = and_(work.c.audit == batch.audit, work.c.rse_id == batch.rse_id, work.c.batch == batch.id)
+        with writing(self.engine) as connection:
+            connection.execute(update(work).where(of).values(batch=None))
+            connection.execute(ours.audit_batches.delete().where(ours.audit_batches.c.id == batch.id))
 
     def _claim(self, round_: Round, worker: str) -> Row[Any] | None:
         batches = tables(self.engine.dialect.name).audit_batches

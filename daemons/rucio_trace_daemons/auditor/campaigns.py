@@ -193,7 +193,7 @@ def reset(engine: Engine, rse: str, reason: str) -> Breaker | None:
         row = connection.execute(select(breakers).where(opened).with_for_update()).first()
         if row is None:
             return None
-        values = {"bad_in_a_row": 0, "opened_at": None, "reason": None, "reset_at": clock(connection)}
+        values = {"bad_in_a_row": 0, "opened_at": None, "reason": reason, "reset_at": clock(connection)}
         connection.execute(update(breakers).where(opened).values(values))
     LOG.warning("breaker-closed rse=%s opened_at=%s reason=%r", rse, row.opened_at.isoformat(), reason)
     return Breaker(rse, row.opened_at, row.reason)

@@ -18,7 +18,7 @@ from rucio.db.sqla.session import db_session
 from rucio_trace_policy.acting import tag
 from rucio_trace_policy.columns import Moment
 from rucio_trace_policy.tables import tables
-from sqlalchemy import Text, and_, cast, column, exists, or_, select
+from sqlalchemy import Text, and_, cast, column, exists, literal_column, or_, select, text
 
 from rucio_trace.errors import ConfigurationError
 from rucio_trace_daemons.recorder.resolve import alive, guid, rucio_table
@@ -37,6 +37,8 @@ __all__ = ["Condemned", "condemned", "declare"]
 
 # How many products are looked at together.
 CHUNK = 1_000
+# Literals, for which the database knows that its index of bad replicas will do.
+_BAD = (literal_column("'corrupt'"), literal_column("'lost'"))
 _REPLICAS = rucio_table("replicas", *map(column, ("scope", "name", "state")), guid("rse_id"))
 
 
@@ -66,17 +68,20 @@ def condemned(engine: Engine, rse_ids: Collection[str] | None) -> Iterator[Conde
 
 
 def _products(engine: Engine, after: tuple[Any, ...] | None) -> Sequence[Row[Any]]:
-    """The next products with a bad replica, a short scan of an index."""
-    p = tables(engine.dialect.name).products.c
-    key = (p.scope, p.name, p.generation)
-    query = select(*key).where(p.status.in_(("DEGRADED", "TAMPERED"))).order_by(*key).limit(CHUNK)
+    """The next products with a bad replica, whose origin counts: a short scan of an index."""
+    ours = tables(engine.dialect.name)
+    r, p = ours.replicas.c, ours.products.c
+    key = (r.scope, r.name, r.generation)
+    same = and_(p.scope == r.scope, p.name == r.name, p.generation == r.generation)
+    counts = exists().where(same, p.status.not_in(("DISPUTED", "REVOKED")))
+    query = select(*key).where(r.state.in_(_BAD), counts).distinct().order_by(*key).limit(CHUNK)
     if after is not None:
         scope, name, generation = after
         query = query.where(
             or_(
-                p.scope > scope,
-                and_(p.scope == scope, p.name > name),
-                and_(p.scope == scope, p.name == name, p.generation > generation),
+                r.scope > scope,
+                and_(r.scope == scope, r.name > name),
+                and_(r.scope == scope, r.name == name, r.generation > generation),
             )
         )
     with engine.connect() as connection:
@@ -143,6 +148,8 @@ def declare(replicas: Sequence[Condemned], account: str) -> int:
     vo = InternalScope(replicas[0].scope, from_external=False).vo
     issuer = InternalAccount(account, vo=vo)
     with db_session(DatabaseOperationType.WRITE) as session:
+        if session.get_bind().dialect.name == "mysql":  # else all is judged by how it was at the first look
+            session.execute(text("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
         if not account_exists(issuer, session=session):
             raise ConfigurationError("account", expected="an account of Rucio, who declares", found=account)
         tag(session, issuer.internal, AUDIT)  # on SQLite this is what begins the transaction

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rucio_trace_policy.database import clock, writing
 from rucio_trace_policy.tables import tables
-from sqlalchemy import Text, and_, case, cast, column, exists, func, literal, select
+from sqlalchemy import Text, and_, case, cast, column, exists, func, literal, or_, select
 
 from rucio_trace_daemons.auditor.campaigns import campaigns
 from rucio_trace_daemons.recorder.resolve import guid, rucio_table
@@ -153,7 +153,8 @@ class Rounds:
         work = self._ours.audit_work
         everything = self._auditable(rse).subquery()
         c = everything.c
-        left = c.proven_at.is_(None) | (c.proven_at < sweep_at)
+        # What could not be read has had its turn in this sweep: it holds up no other.
+        left = and_(*(or_(moment.is_(None), moment < sweep_at) for moment in (c.proven_at, c.unread_at)))
         total, in_sweep = connection.execute(
             select(func.count(), func.count(case((left, 1)))).select_from(everything)
         ).one()
@@ -187,7 +188,7 @@ class Rounds:
         r, p, o = ours.replicas.c, ours.products.c, ours.outbox.c
         pending = exists().where(o.scope == r.scope, o.name == r.name, o.rse_id == rse.id)
         return (
-            select(r.scope, r.name, r.generation, r.proven_at, rucio.bytes)
+            select(r.scope, r.name, r.generation, r.proven_at, r.unread_at, rucio.bytes)
             .join(_REPLICAS, and_(rucio.scope == r.scope, rucio.name == r.name))
             .join(ours.products, and_(p.scope == r.scope, p.name == r.name, p.generation == r.generation))
             .where(

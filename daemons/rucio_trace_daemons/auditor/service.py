@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rucio.core.heartbeat import live
 
@@ -23,7 +23,7 @@ from rucio_trace_daemons.auditor.batches import Batches
 from rucio_trace_daemons.auditor.campaigns import AUDITED
 from rucio_trace_daemons.auditor.quiet import Quiet
 from rucio_trace_daemons.auditor.rounds import Rounds
-from rucio_trace_daemons.auditor.sharing import share_of
+from rucio_trace_daemons.auditor.sharing import Shares, shares_of
 from rucio_trace_daemons.auditor.step import Worker
 from rucio_trace_daemons.auditor.work import Work
 from rucio_trace_daemons.chosen import Chosen
@@ -31,8 +31,8 @@ from rucio_trace_daemons.keys import Keys
 from rucio_trace_daemons.recorder.context import Clock
 from rucio_trace_daemons.recorder.finish import Names
 from rucio_trace_daemons.recorder.prove import Prover, read_here
-from rucio_trace_daemons.rses import ALONE, Rses, Share
-from rucio_trace_daemons.running import Every
+from rucio_trace_daemons.rses import Rses
+from rucio_trace_daemons.running import Every, heartbeat_name
 from rucio_trace_daemons.staging import Staging
 from rucio_trace_daemons.storage import Storage
 
@@ -79,7 +79,7 @@ class Auditor:
     chosen: Callable[[], set[str] | None]
     stop: threading.Event
     alarms: Alarms
-    share: Share = ALONE
+    shares: Shares = field(default_factory=Shares)
     turns: Every = field(default_factory=lambda: Every(TURN_SECONDS))
     telling: Every = field(default_factory=lambda: Every(TELL_SECONDS))
     certificate: Every = field(default_factory=lambda: Every(CERTIFICATE_SECONDS))
@@ -117,7 +117,7 @@ class Auditor:
         """Whether the caller is the one who begins and ends rounds now."""
         if not self.turns.is_time():
             return False
-        self.share = share_of(self.engine, EXECUTABLE)
+        self.shares = shares_of(self.engine, EXECUTABLE)
         return True
 
     def readable(self, rse_id: str, now: datetime) -> bool:
@@ -136,19 +136,25 @@ class Auditor:
                 quiet = Quiet.parse(rse.quiet_hours, f"{rse.label}, RSE attribute trace_quiet_hours")
             except ConfigurationError as error:
                 fault = str(error)
-        if self.news("quiet hours", rse, fault) and fault:
+        if self.news("quiet hours", rse.id, fault) and fault:
             LOG.error("quiet-hours-unfit %s: it is not read", fault)
         return fault is None and not quiet.covers(now)
 
     def beat(self) -> None:
         """Rucio's heartbeat, while a reading lasts: other auditors share an RSE's bounds with those that are alive."""
-        live(EXECUTABLE, socket.getfqdn(), os.getpid(), threading.current_thread())
+        live(heartbeat_name(EXECUTABLE, self.options.rses), socket.getfqdn(), os.getpid(), threading.current_thread())
 
-    def pause(self, rse: Rse) -> timedelta:
-        """Leave *rse* alone for a while, longer each time; returns for how long."""
+    def pause(self, rse: Rse, *, grows: bool = True) -> timedelta:
+        """Leave *rse* alone for a while, longer each time if it *grows*; returns for how long.
+
+        Several threads meet one outage: it is one pause.
+        """
         with self._lock:
-            seconds = min(2 * self._paused.get(rse.id, (0.0, FIRST_PAUSE / 2))[1], LONGEST_PAUSE)
-            self._paused[rse.id] = (time.monotonic() + seconds, seconds)
+            now, (until, last) = time.monotonic(), self._paused.get(rse.id, (0.0, 0.0))
+            if now < until:
+                return timedelta(seconds=until - now)
+            seconds = min(2 * last, LONGEST_PAUSE) if last and grows else FIRST_PAUSE
+            self._paused[rse.id] = (now + seconds, seconds)
         return timedelta(seconds=seconds)
 
     def answered(self, rse: Rse) -> None:
@@ -156,11 +162,16 @@ class Auditor:
         with self._lock:
             self._paused.pop(rse.id, None)
 
-    def news(self, what: str, rse: Rse, value: object) -> bool:
-        """Whether *value* is another one for *what* of *rse* than the last time."""
+    def news(self, what: str, of: str, value: object) -> bool:
+        """Whether *value* is another one for *what* *of* something than the last time."""
         with self._lock:
-            before, self._told[what, rse.id] = self._told.get((what, rse.id)), value
+            before, self._told[what, of] = self._told.get((what, of)), value
         return before != value
+
+    def told(self, what: str, of: str) -> Any:
+        """The value of the last time; None at first."""
+        with self._lock:
+            return self._told.get((what, of))
 
     def worker(self, seam: Callable[[str], None] = lambda _name: None) -> Worker:
         """A worker for the calling thread."""

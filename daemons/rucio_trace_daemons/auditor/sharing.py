@@ -4,29 +4,63 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from rucio.db.sqla.models import Heartbeat
 from sqlalchemy import select
 
-from rucio_trace_daemons.rses import Share
+from rucio_trace.errors import ConfigurationError
+from rucio_trace_daemons.rses import Share, matching
+from rucio_trace_daemons.running import heartbeat_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Engine
 
-__all__ = ["SILENT", "share_of"]
+__all__ = ["SILENT", "Shares", "shares_of"]
 
 # Rucio counts a daemon that was silent for so long as gone.
 SILENT = timedelta(seconds=600)
 
+Process = tuple[str, int]
 
-def share_of(engine: Engine, executable: str) -> Share:
-    """Which of how many processes of *executable* this one is, as Rucio's table of heartbeats has it now."""
-    me = (socket.getfqdn(), os.getpid())
+
+def _me() -> Process:
+    return socket.getfqdn(), os.getpid()
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The auditors that live, each with the ids of the RSEs it reads (None: all)."""
+
+    processes: Mapping[Process, frozenset[str] | None] = field(default_factory=dict)
+
+    def of(self, rse_id: str) -> Share:
+        """Which of how many of those that read an RSE this process is."""
+        readers = {process for process, rses in self.processes.items() if rses is None or rse_id in rses}
+        readers_and_me = sorted(readers | {_me()})
+        return Share(readers_and_me.index(_me()), len(readers_and_me))
+
+
+def shares_of(engine: Engine, executable: str) -> Shares:
+    """Of the processes of *executable*, as Rucio's table of heartbeats has them now."""
     since = datetime.now(UTC).replace(tzinfo=None) - SILENT
     c = Heartbeat.__table__.c
-    query = select(c.hostname, c.pid).where(c.readable == executable, c.updated_at >= since).distinct()
+    ours = c.readable.startswith(executable, autoescape=True)
+    query = select(c.hostname, c.pid, c.readable).where(ours, c.updated_at >= since).distinct()
     with engine.connect() as connection:
-        processes = sorted({me, *((row.hostname, row.pid) for row in connection.execute(query))})
-    return Share(processes.index(me), len(processes))
+        rows = connection.execute(query).all()
+    prefix = heartbeat_name(executable, "")
+    return Shares({(row.hostname, row.pid): _rses(row.readable.removeprefix(prefix), executable) for row in rows})
+
+
+def _rses(expression: str, executable: str) -> frozenset[str] | None:
+    if expression == executable:
+        return None
+    try:
+        return frozenset(matching(expression))
+    except ConfigurationError:  # it names none any more
+        return frozenset()

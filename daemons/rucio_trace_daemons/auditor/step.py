@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rucio.common.exception import DatabaseException
@@ -26,7 +27,7 @@ from rucio_trace_daemons.auditor.origins import look_up
 from rucio_trace_daemons.auditor.sharing import SILENT
 from rucio_trace_daemons.auditor.work import Unread
 from rucio_trace_daemons.rses import matching
-from rucio_trace_daemons.storage_errors import LeaseLost, Refused, Stopping, Unavailable
+from rucio_trace_daemons.storage_errors import Busy, LeaseLost, Refused, Stopping, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,7 +100,9 @@ class Worker:
         try:
             wanted = matching(audit.rses, f"the RSE expression of campaign {audit.id}")
         except ConfigurationError as error:
-            LOG.error("campaign-stands %s", str(error).splitlines()[0])
+            why = str(error).splitlines()[0]
+            if self._auditor.news("campaign stands", str(audit.id), why):
+                LOG.error("campaign-stands %s", why)
             return []
         found = self._auditor.rses.get(wanted if chosen is None else wanted & chosen).values()
         return [rse for rse in found if rse.method in AUDITED]
@@ -112,8 +115,10 @@ class Worker:
         done = 0
         for rse in self._auditor.rses.get(found).values():
             saved, last = found[rse.id]
-            if self._auditor.news("last copies", rse, frozenset(last)) and last:
-                self._tell_last(rse, last)
+            told = self._auditor.told("last copies", rse.id) or frozenset()
+            if new := [replica for replica in last if replica not in told]:
+                self._tell_last(rse, new)
+            self._auditor.news("last copies", rse.id, frozenset(last))
             if saved:
                 done += self._declare_on(rse, saved)
         return done
@@ -128,19 +133,20 @@ class Worker:
         options, engine, alarms = self._auditor.options, self._auditor.engine, self._auditor.alarms
         with writing(engine) as connection:
             closed = rse.id not in breaker.open_breakers(connection)
-            if closed and len(replicas) >= options.bad_in_a_row:
+            # In a dry run what waits only grows, over months, and says nothing about the storage.
+            if closed and options.declare and len(replicas) >= options.bad_in_a_row:
                 breaker.open_breaker(connection, alarms, rse, f"{len(replicas)} bad replicas wait to be declared")
                 closed = False
         alarms.tell()
         if not closed or not options.declare:
             why = "auditor.declare is off" if closed else "its breaker is open"
-            if self._auditor.news("would declare", rse, len(replicas)):
+            if self._auditor.news("would declare", rse.id, len(replicas)):
                 LOG.warning("would-declare rse=%s replicas=%d: %s", rse.label, len(replicas), why)
             return 0
         try:
             declared = declare(replicas, options.account)
         except ConfigurationError as error:  # auditor.account; all the rest goes on
-            if self._auditor.news("not declared", rse, str(error)):
+            if self._auditor.news("not declared", rse.id, str(error)):
                 LOG.error("not-declared rse=%s replicas=%d: auditor.%s", rse.label, len(replicas), error)
             return 0
         if declared:
@@ -175,7 +181,7 @@ class Worker:
         for number in range(len(open_)):
             round_ = open_[(self._first + number) % len(open_)]
             rse = rses.get(round_.rse_id)
-            share = self._auditor.share
+            share = self._auditor.shares.of(round_.rse_id)
             if rse is None or not share.reads(rse) or not self._auditor.readable(rse.id, self._clock()):
                 continue
             if claimed := self._read_claim(self._work.claim(round_), share.bounds(rse)):
@@ -211,9 +217,10 @@ class Worker:
                     self._work.release(claim, [t for t in self._held if t not in found])
                     break
                 outcome = self._look(looked_up[task])
+                if not isinstance(outcome, Unread):
+                    auditor.answered(rse)
                 failed = failed + 1 if isinstance(outcome, Unread) and outcome.again else 0
-                if failed and self._is_outage(rse, failed):
-                    wait = auditor.pause(rse)
+                if failed and (wait := self._pause(rse, failed)):
                     LOG.warning("paused rse=%s seconds=%.0f: %s", rse.label, wait.total_seconds(), outcome.reason)
                     self._work.release(claim, [t for t in self._held if t not in found], wait)
                     break
@@ -224,27 +231,34 @@ class Worker:
                     if self._write(claim, rse, written):
                         self._work.release(claim, self._held)
                         break
+        except Busy:  # our other threads read here: no fault of the storage, and no attempt
+            self._work.release(claim, [t for t in self._held if t not in found])
         finally:
             if found:
                 self._write(claim, rse, found)
-        if not failed:
-            auditor.answered(rse)
 
     def _look(self, held: Held | Unread) -> Outcome:
         if isinstance(held, Unread):
             return held
         try:
             return examine(self._prover, held.replica, held.origin, self.watch)
+        except Busy:
+            raise
         except (Refused, Unavailable) as error:
             return Unread(str(error), again=True)
 
-    def _is_outage(self, rse: Rse, failed: int) -> bool:
-        """Whether it is the RSE that gives no answers, and not the files: its folder tells, where it has one."""
+    def _pause(self, rse: Rse, failed: int) -> timedelta:
+        """For how long to leave *rse* alone after so many failures in a row: its folder tells, where it has one.
+
+        While the RSE itself answers its other files may well be read: then the pause does not grow.
+        """
         try:
             answers = self._auditor.storage.check_prefix(rse)
         except StorageError:
-            return True
-        return failed >= (FAILED_THOUGH_ANSWERING if answers else FAILED_IN_A_ROW)
+            return self._auditor.pause(rse)
+        if failed < (FAILED_THOUGH_ANSWERING if answers else FAILED_IN_A_ROW):
+            return timedelta()
+        return self._auditor.pause(rse, grows=not answers)
 
     def _write(self, claim: Claim, rse: Rse, outcomes: Mapping[Task, Outcome]) -> bool:
         """Write what was found; returns whether the RSE's breaker is open, by whomever."""

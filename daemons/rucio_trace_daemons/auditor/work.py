@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rucio.common.types import InternalScope
+from rucio_trace_policy.columns import Moment
 from rucio_trace_policy.database import clock, writing
 from rucio_trace_policy.tables import tables
 from sqlalchemy import Text, and_, bindparam, cast, column, func, or_, select, update
@@ -145,6 +146,7 @@ class Work:
             bad = [task for task, outcome in kept.items() if isinstance(outcome, Bad)]
             kept |= dict.fromkeys(_removed(connection, rse, bad), GONE)
             self._update(connection, claim.round, kept)
+            self._give_up(connection, rse, [task for task, outcome in kept.items() if _word(task, outcome) == "unread"])
             result = self._judge(connection, claim.round, rse, kept)
             self._seam("writing")
         self._seam("written")
@@ -173,6 +175,15 @@ class Work:
             .values(claimed_by=None, claimed_until=None, **{n: bindparam(n, type_=c[n].type) for n in names})
         )
         connection.execute(statement, values)
+
+    def _give_up(self, connection: Connection, rse: Rse, tasks: Sequence[Task]) -> None:
+        """Note which replicas could not be read, for the rounds to come."""
+        if not tasks:
+            return
+        replicas = self._ours.replicas
+        c, keys = replicas.c, sorted((task.scope, task.name, task.generation) for task in tasks)
+        named = among(connection.dialect.name, (c.scope, c.name, c.generation), (Text(), Text(), Moment()), keys)
+        connection.execute(update(replicas).where(named, c.rse_id == rse.id).values(unread_at=clock(connection)))
 
     def _judge(self, connection: Connection, round_: Round, rse: Rse, found: Mapping[Task, Outcome]) -> Found:
         """Leave the doubts, and let the breaker count: in the order in which the replicas were read."""
