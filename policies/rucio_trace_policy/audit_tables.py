@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, Table, false
 
-from .columns import NAME, RSE, SCOPE, Moment, Serial, long_text, short_text, table
+from .columns import NAME, RSE, SCOPE, Moment, Serial, long_text, product_key, short_text, table
 
 
 def audits(metadata: MetaData, prefix: str) -> Table:
@@ -82,6 +82,17 @@ def audit_batches(metadata: MetaData, prefix: str) -> Table:
         Column("claimed_by", short_text()),
         Column("claimed_until", Moment),
         Column("last_error", long_text()),
+    )
+
+
+def audit_unread(metadata: MetaData, prefix: str) -> Table:
+    """Replicas that could not be read: in the same sweep they hold up no other. Forgotten when the next one begins."""
+    return table(
+        f"{prefix}audit_unread",
+        metadata,
+        *product_key(),
+        Column("rse_id", short_text(RSE), primary_key=True),
+        Column("at", Moment, nullable=False),
     )
 
 

@@ -47,6 +47,7 @@ class Tables:
     audit_rounds: Table
     audit_work: Table
     audit_batches: Table
+    audit_unread: Table
     breakers: Table
     alarms: Table
     followed: Table
@@ -79,6 +80,7 @@ def tables(dialect_name: str) -> Tables:
         audit_rounds=audit_tables.audit_rounds(metadata, prefix),
         audit_work=audit_tables.audit_work(metadata, prefix),
         audit_batches=audit_tables.audit_batches(metadata, prefix),
+        audit_unread=audit_tables.audit_unread(metadata, prefix),
         breakers=audit_tables.breakers(metadata, prefix),
         alarms=_alarms(metadata, prefix),
         followed=_followed(metadata, prefix),
@@ -201,7 +203,6 @@ def _replicas(metadata: MetaData, prefix: str) -> Table:
         Column("state", short_text(), nullable=False),
         Column("trace_id", short_text()),
         Column("proven_at", Moment),
-        Column("unread_at", Moment, comment="when an auditor gave up reading it, if it was not proven since"),
         Column("position", BigInteger, comment="the store's position this row was computed from"),
         # Few are bad, and auditors look for them every minute.
         Index(f"{prefix}replicas_bad", "state", postgresql_where=_BAD, sqlite_where=_BAD),

@@ -176,12 +176,19 @@ def test_too_large_a_share_opens_the_breaker_and_counts_anew_after_a_reset(kit: 
 
 @on_sqlite
 def test_what_cannot_be_read_holds_up_no_other_in_a_round_that_is_small(kit: AuditKit, here: Rse) -> None:
-    names = kit.filled(here, 4)
+    names, there = kit.filled(here, 4), kit.rucio.add_posix_rse("THERE")
+    for name in names:
+        kit.copy(here, there, name)
+    kit.run()
     for name in names[:2]:  # no file, and yet there: a reading fails
         path = kit.rucio.pfn_path(here, name)
         path.unlink()
         path.mkdir()
-    kit.start(sample=0.5)
+    kit.start("HERE", sample=0.5)
+    _end_rounds(kit, 1)
+    for name in names[:2]:  # what is known of these products is computed anew
+        kit.delete(there, name)
+    kit.run()
     _end_rounds(kit, 3)
     assert [(r.good, r.unread, r.ends_sweep) for r in kit.rounds[:3]] == [(0, 2, False), (2, 0, True), (0, 2, False)]
     assert names_of(kit.lines()) == names[2:]

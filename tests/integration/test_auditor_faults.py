@@ -177,7 +177,7 @@ def test_auditors_of_other_rses_take_no_share(kit: AuditKit) -> None:
     a, b = (kit.rucio.add_posix_rse(name) for name in ("A", "B"))
     of = service.EXECUTABLE
     for number, rses in enumerate(("B", "*", "NOWHERE")):
-        live(heartbeat_name(of, rses), f"aaa{number}", 1, threading.current_thread())
+        live(heartbeat_name(of, rses), f"!{number}", 1, threading.current_thread())
     shares = shares_of(kit.rucio.engine, of)
     assert (shares.of(a.id), shares.of(b.id)) == (Share(1, 2), Share(2, 3))
 

@@ -1,7 +1,8 @@
 """The circuit breaker of an RSE: a storage that fails is not mass corruption.
 
-It opens after so many bad replicas in a row, when too large a share of what a round has read is bad, or when too many
-wait to be declared at once. Open, the auditor reads and declares nothing on that RSE; only an operator closes it.
+It opens after so many bad replicas in a row, when too large a share of what a round has read is bad, or, where bad ones
+are declared, when too many wait for that at once. Open, the auditor reads and declares nothing on that RSE; only an
+operator closes it.
 """
 
 from __future__ import annotations

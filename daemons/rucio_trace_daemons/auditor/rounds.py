@@ -95,6 +95,9 @@ class Rounds:
                 count, size, ends = self._take_on(connection, audit, rse, sweep_at)
             if not count:
                 return False
+            if sweep_at == now:
+                unread = ours.audit_unread
+                connection.execute(unread.delete().where(unread.c.rse_id == rse.id, unread.c.at < now))
             counts = {"good": 0, "bad": 0, "unread": 0, "bytes_read": 0}
             number = last.round + 1 if last is not None else 1
             values = {"audit": audit.id, "rse_id": rse.id, "round": number, "sweep_at": sweep_at, "started_at": now}
@@ -125,7 +128,7 @@ class Rounds:
             exists().where(*_of(batches, round_.audit, round_.rse_id)),
         )
         with self._engine.connect() as connection:
-            if any(connection.scalar(select(one)) for one in unfinished):
+            if connection.scalar(select(or_(*unfinished))):  # at one moment: a batch that is undone moves rows back
                 return False
         with writing(self._engine) as connection:
             this = and_(*_of(rounds, round_.audit, round_.rse_id), rounds.c.round == round_.number)
@@ -154,7 +157,10 @@ class Rounds:
         everything = self._auditable(rse).subquery()
         c = everything.c
         # What could not be read has had its turn in this sweep: it holds up no other.
-        left = and_(*(or_(moment.is_(None), moment < sweep_at) for moment in (c.proven_at, c.unread_at)))
+        unread = self._ours.audit_unread.c
+        same = (unread.scope == c.scope, unread.name == c.name, unread.generation == c.generation)
+        given_up = exists().where(*same, unread.rse_id == rse.id, unread.at >= sweep_at)
+        left = and_(c.proven_at.is_(None) | (c.proven_at < sweep_at), ~given_up)
         total, in_sweep = connection.execute(
             select(func.count(), func.count(case((left, 1)))).select_from(everything)
         ).one()
@@ -188,7 +194,7 @@ class Rounds:
         r, p, o = ours.replicas.c, ours.products.c, ours.outbox.c
         pending = exists().where(o.scope == r.scope, o.name == r.name, o.rse_id == rse.id)
         return (
-            select(r.scope, r.name, r.generation, r.proven_at, r.unread_at, rucio.bytes)
+            select(r.scope, r.name, r.generation, r.proven_at, rucio.bytes)
             .join(_REPLICAS, and_(rucio.scope == r.scope, rucio.name == r.name))
             .join(ours.products, and_(p.scope == r.scope, p.name == r.name, p.generation == r.generation))
             .where(

@@ -79,7 +79,7 @@ class Auditor:
     chosen: Callable[[], set[str] | None]
     stop: threading.Event
     alarms: Alarms
-    shares: Shares = field(default_factory=Shares)
+    shares: Shares | None = None
     turns: Every = field(default_factory=lambda: Every(TURN_SECONDS))
     telling: Every = field(default_factory=lambda: Every(TELL_SECONDS))
     certificate: Every = field(default_factory=lambda: Every(CERTIFICATE_SECONDS))
@@ -164,14 +164,13 @@ class Auditor:
 
     def news(self, what: str, of: str, value: object) -> bool:
         """Whether *value* is another one for *what* *of* something than the last time."""
+        return bool(self.swap(what, of, value) != value)
+
+    def swap(self, what: str, of: str, value: Any) -> Any:
+        """Note *value* for *what* *of* something; returns that of the last time, None at first."""
         with self._lock:
             before, self._told[what, of] = self._told.get((what, of)), value
-        return before != value
-
-    def told(self, what: str, of: str) -> Any:
-        """The value of the last time; None at first."""
-        with self._lock:
-            return self._told.get((what, of))
+        return before
 
     def worker(self, seam: Callable[[str], None] = lambda _name: None) -> Worker:
         """A worker for the calling thread."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -28,21 +28,18 @@ SILENT = timedelta(seconds=600)
 Process = tuple[str, int]
 
 
-def _me() -> Process:
-    return socket.getfqdn(), os.getpid()
-
-
 @dataclass(frozen=True, slots=True)
 class Shares:
     """The auditors that live, each with the ids of the RSEs it reads (None: all)."""
 
-    processes: Mapping[Process, frozenset[str] | None] = field(default_factory=dict)
+    me: Process
+    processes: Mapping[Process, frozenset[str] | None]
 
     def of(self, rse_id: str) -> Share:
         """Which of how many of those that read an RSE this process is."""
         readers = {process for process, rses in self.processes.items() if rses is None or rse_id in rses}
-        readers_and_me = sorted(readers | {_me()})
-        return Share(readers_and_me.index(_me()), len(readers_and_me))
+        readers_and_me = sorted(readers | {self.me})
+        return Share(readers_and_me.index(self.me), len(readers_and_me))
 
 
 def shares_of(engine: Engine, executable: str) -> Shares:
@@ -54,7 +51,8 @@ def shares_of(engine: Engine, executable: str) -> Shares:
     with engine.connect() as connection:
         rows = connection.execute(query).all()
     prefix = heartbeat_name(executable, "")
-    return Shares({(row.hostname, row.pid): _rses(row.readable.removeprefix(prefix), executable) for row in rows})
+    read = {(row.hostname, row.pid): _rses(row.readable.removeprefix(prefix), executable) for row in rows}
+    return Shares((socket.getfqdn(), os.getpid()), read)
 
 
 def _rses(expression: str, executable: str) -> frozenset[str] | None:

@@ -26,7 +26,7 @@ from rucio_trace_daemons.auditor.examine import Bad, examine
 from rucio_trace_daemons.auditor.origins import look_up
 from rucio_trace_daemons.auditor.sharing import SILENT
 from rucio_trace_daemons.auditor.work import Unread
-from rucio_trace_daemons.rses import matching
+from rucio_trace_daemons.rses import ALONE, matching
 from rucio_trace_daemons.storage_errors import Busy, LeaseLost, Refused, Stopping, Unavailable
 
 if TYPE_CHECKING:
@@ -115,10 +115,13 @@ class Worker:
         done = 0
         for rse in self._auditor.rses.get(found).values():
             saved, last = found[rse.id]
-            told = self._auditor.told("last copies", rse.id) or frozenset()
+            told = self._auditor.swap("last copies", rse.id, frozenset(last)) or frozenset()
             if new := [replica for replica in last if replica not in told]:
-                self._tell_last(rse, new)
-            self._auditor.news("last copies", rse.id, frozenset(last))
+                try:
+                    self._tell_last(rse, new)
+                except (DBAPIError, DatabaseException):
+                    self._auditor.swap("last copies", rse.id, told)  # they were not told
+                    raise
             if saved:
                 done += self._declare_on(rse, saved)
         return done
@@ -181,7 +184,7 @@ class Worker:
         for number in range(len(open_)):
             round_ = open_[(self._first + number) % len(open_)]
             rse = rses.get(round_.rse_id)
-            share = self._auditor.shares.of(round_.rse_id)
+            share = self._auditor.shares.of(round_.rse_id) if self._auditor.shares else ALONE
             if rse is None or not share.reads(rse) or not self._auditor.readable(rse.id, self._clock()):
                 continue
             if claimed := self._read_claim(self._work.claim(round_), share.bounds(rse)):

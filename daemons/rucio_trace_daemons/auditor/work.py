@@ -16,7 +16,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rucio.common.types import InternalScope
-from rucio_trace_policy.columns import Moment
 from rucio_trace_policy.database import clock, writing
 from rucio_trace_policy.tables import tables
 from sqlalchemy import Text, and_, bindparam, cast, column, func, or_, select, update
@@ -26,6 +25,7 @@ from rucio_trace_daemons.auditor.examine import Bad, Good
 from rucio_trace_daemons.recorder.resolve import alive, guid, rucio_table
 from rucio_trace_daemons.recorder.rows import AUDIT
 from rucio_trace_daemons.recorder.sets import among
+from rucio_trace_daemons.recorder.upsert import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -180,10 +180,12 @@ class Work:
         """Note which replicas could not be read, for the rounds to come."""
         if not tasks:
             return
-        replicas = self._ours.replicas
-        c, keys = replicas.c, sorted((task.scope, task.name, task.generation) for task in tasks)
-        named = among(connection.dialect.name, (c.scope, c.name, c.generation), (Text(), Text(), Moment()), keys)
-        connection.execute(update(replicas).where(named, c.rse_id == rse.id).values(unread_at=clock(connection)))
+        now = clock(connection)
+        rows = [
+            {"scope": task.scope, "name": task.name, "generation": task.generation, "rse_id": rse.id, "at": now}
+            for task in sorted(tasks, key=lambda task: (task.scope, task.name))
+        ]
+        upsert(connection, self._ours.audit_unread, rows, lambda new: {"at": new["at"]})
 
     def _judge(self, connection: Connection, round_: Round, rse: Rse, found: Mapping[Task, Outcome]) -> Found:
         """Leave the doubts, and let the breaker count: in the order in which the replicas were read."""
