@@ -17,7 +17,7 @@ from rucio_trace_sandbox.workspace import workspace
 from rucio_trace_sandbox.xrootd import XRootD
 
 from benchmarks.bench_recorder import read_bare, register
-from benchmarks.harness import Row, at_least, interleaved
+from benchmarks.harness import Row, at_least, forget, interleaved, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def rows() -> Iterator[Row]:
         home = RucioHome.server(folder / "home", cluster.url(cluster.create()))
         claim_process(home)
         kit = _kit(home, cluster, folder)
-        yield from _large(kit, kit.rucio.add_posix_rse("LARGE"), "files on a disk, cold", _read_cold)
+        yield from _large(kit, kit.rucio.add_posix_rse("LARGE"), "files on a disk, cold", read_file)
         remote = kit.rucio.add_xrootd_rse("REMOTE", server)
         prefix = f"{server.url}/"
         yield from _large(
@@ -67,12 +67,12 @@ def _large(kit: AuditKit, rse: Rse, name: str, bare_read) -> Iterator[Row]:
 
     def ours() -> None:
         for path in paths:
-            _forget(path)
+            forget(path)
         kit.work(auditor)
 
     def bare() -> None:
         for path in paths:  # all of them first, as above: memory that was just freed is quicker to fill again
-            _forget(path)
+            forget(path)
         for path in paths:
             bare_read(path)
 
@@ -162,16 +162,3 @@ def _fill(kit: AuditKit, rse: Rse, count: int, size: int) -> list[Path]:
     kit.run(bulk=500)
     assert not kit.outbox
     return paths
-
-
-def _forget(path: Path) -> None:
-    """Let the kernel drop the file's pages."""
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _read_cold(path: Path) -> None:
-    view = memoryview(bytearray(PIECE))
-    with path.open("rb", buffering=0) as file:
-        while file.readinto(view):
-            pass

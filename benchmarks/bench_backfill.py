@@ -22,7 +22,7 @@ from rucio_trace_sandbox.xrootd import XRootD
 from sqlalchemy import text
 
 from benchmarks.bench_recorder import make_kit, read_bare
-from benchmarks.harness import Row, at_least, interleaved
+from benchmarks.harness import Row, at_least, forget, interleaved, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ def _large(kit: Kit, remote: Rse, url: str) -> Iterator[Row]:
     paths = [kit.rucio.pfn_path(remote, name) for name in files]
     urls = [f"{url}/{str(path).partition('/data/')[2]}" for path in paths]
     yield _against(kit, "XRootD", "REMOTE", "File.read", lambda url: read_bare(url, LARGE_BYTES), urls)
-    yield _against(kit, "disk, cold", "COLD", "read", _read_bare, paths)
+    yield _against(kit, "disk, cold", "COLD", "read", read_file, paths)
 
 
 def _against(kit: Kit, name: str, rse: str, peer: str, read: Callable[[Any], object], files: Sequence[object]) -> Row:
@@ -75,7 +75,7 @@ def _against(kit: Kit, name: str, rse: str, peer: str, read: Callable[[Any], obj
         # All of them first, in both: memory that was just freed is quicker to fill again.
         for path in files:
             if isinstance(path, Path):
-                _make_cold(path)
+                forget(path)
 
     def bare() -> None:
         make_cold()
@@ -92,18 +92,6 @@ def _against(kit: Kit, name: str, rse: str, peer: str, read: Callable[[Any], obj
         f">= {SHARE}x",
         other / own >= SHARE,
     )
-
-
-def _make_cold(path: Path) -> None:
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _read_bare(path: Path) -> None:
-    buffer = bytearray(1 << 20)
-    with path.open("rb", buffering=0) as file:
-        while file.readinto(buffer):
-            pass
 
 
 def _fill(kit: Kit, rse: Rse, name: str) -> tuple[int, str]:

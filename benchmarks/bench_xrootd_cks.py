@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.harness import ROUNDS, Row, at_most, seconds
+from benchmarks.harness import ROUNDS, Row, at_most, forget, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,8 +44,7 @@ def _from_disk(file: Path, *commands: list[str]) -> list[float]:
     times: list[list[float]] = [[] for _ in commands]
     for turn in range(ROUNDS):
         for index in range(len(commands))[:: -1 if turn % 2 else 1]:
-            with file.open("rb") as cached:
-                os.posix_fadvise(cached.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            forget(file)
             times[index].append(seconds(partial(_run, commands[index])))
     return [statistics.median(series) for series in times]
 

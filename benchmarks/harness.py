@@ -6,6 +6,7 @@ A benchmark module is called `bench_<name>.py` and has one function `rows()` tha
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import time
 from dataclasses import dataclass
@@ -13,8 +14,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
-__all__ = ["ROUNDS", "Row", "at_least", "at_most", "compared", "interleaved", "markdown", "seconds"]
+__all__ = [
+    "ROUNDS",
+    "Row",
+    "at_least",
+    "at_most",
+    "compared",
+    "forget",
+    "interleaved",
+    "markdown",
+    "read_file",
+    "seconds",
+]
 
 ROUNDS = 5
 """The least number of rounds whose median shrugs off two disturbed ones."""
@@ -51,6 +64,20 @@ def interleaved(*runs: Callable[[], object], rounds: int = ROUNDS, warm: bool = 
         for index in order if turn % 2 == 0 else reversed(order):
             times[index].append(seconds(runs[index]))
     return [statistics.median(series) for series in times]
+
+
+def forget(path: Path) -> None:
+    """Let the kernel drop the file's pages; only those that are on the disk go."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_file(path: Path) -> None:
+    """Read the file to its end, a MiB at a time, and do nothing with it."""
+    buffer = bytearray(1 << 20)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
 
 
 def compared(
