@@ -109,15 +109,22 @@ def postgres_template(sandbox_folder: Path, postgres: PostgresCluster) -> str:
     return name
 
 
+@contextlib.contextmanager
+def _attached(url: str, folder: Path) -> Iterator[EmbeddedRucio]:
+    from rucio_trace_sandbox.embedded import EmbeddedRucio, detach
+
+    yield EmbeddedRucio(RucioHome.server(folder / "rucio", url), url, folder)
+    detach()
+
+
 @pytest.fixture
 def rucio_sqlite(folder: Path, sqlite_template: Path) -> Iterator[EmbeddedRucio]:
     """A clean Rucio in this process, on SQLite."""
-    from rucio_trace_sandbox.embedded import EmbeddedRucio, clone_sqlite, detach, sqlite_url
+    from rucio_trace_sandbox.embedded import clone_sqlite, sqlite_url
 
     clone_sqlite(sqlite_template, folder / "rucio.db")
-    url = sqlite_url(folder / "rucio.db")
-    yield EmbeddedRucio(RucioHome.server(folder / "rucio", url), url, folder)
-    detach()
+    with _attached(sqlite_url(folder / "rucio.db"), folder) as rucio:
+        yield rucio
 
 
 @pytest.fixture(scope="session")
@@ -131,23 +138,17 @@ def postgres_rucio(postgres: PostgresCluster, postgres_template: str) -> str:
 @pytest.fixture
 def rucio_postgresql(folder: Path, postgres: PostgresCluster, postgres_rucio: str) -> Iterator[EmbeddedRucio]:
     """A clean Rucio in this process, on PostgreSQL."""
-    from rucio_trace_sandbox.embedded import EmbeddedRucio, detach
-
     postgres.reset(postgres_rucio)
-    url = postgres.url(postgres_rucio)
-    yield EmbeddedRucio(RucioHome.server(folder / "rucio", url), url, folder)
-    detach()
+    with _attached(postgres.url(postgres_rucio), folder) as rucio:
+        yield rucio
 
 
 @pytest.fixture
 def rucio_postgresql_alone(folder: Path, postgres: PostgresCluster, postgres_template: str) -> Iterator[EmbeddedRucio]:
     """The same in a database of its own, for tests that change more than tables and rows."""
-    from rucio_trace_sandbox.embedded import EmbeddedRucio, detach
-
     name = postgres.create(postgres_template)
-    url = postgres.url(name)
-    yield EmbeddedRucio(RucioHome.server(folder / "rucio", url), url, folder)
-    detach()
+    with _attached(postgres.url(name), folder) as rucio:
+        yield rucio
     postgres.drop(name)
 
 
@@ -184,12 +185,9 @@ def mariadb_rucio(sandbox_folder: Path, mariadb: MariaDbServer) -> str:
 @pytest.fixture
 def rucio_mariadb(folder: Path, mariadb: MariaDbServer, mariadb_rucio: str) -> Iterator[EmbeddedRucio]:
     """A clean Rucio in this process, on MariaDB; its `backend` is `mysql`."""
-    from rucio_trace_sandbox.embedded import EmbeddedRucio, detach
-
     mariadb.reset(mariadb_rucio)
-    url = mariadb.url(mariadb_rucio)
-    yield EmbeddedRucio(RucioHome.server(folder / "rucio", url), url, folder)
-    detach()
+    with _attached(mariadb.url(mariadb_rucio), folder) as rucio:
+        yield rucio
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
