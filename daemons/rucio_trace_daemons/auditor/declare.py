@@ -18,12 +18,12 @@ from rucio.db.sqla.session import db_session
 from rucio_trace_policy.acting import tag
 from rucio_trace_policy.columns import Moment
 from rucio_trace_policy.tables import tables
-from sqlalchemy import Text, and_, cast, column, exists, literal_column, or_, select, text
+from sqlalchemy import Text, and_, cast, column, exists, literal_column, select, text
 
 from rucio_trace.errors import ConfigurationError
 from rucio_trace_daemons.recorder.resolve import alive, guid, rucio_table
 from rucio_trace_daemons.recorder.rows import AUDIT
-from rucio_trace_daemons.recorder.sets import among
+from rucio_trace_daemons.recorder.sets import after, among
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -61,13 +61,13 @@ class Condemned:
 
 def condemned(engine: Engine, rse_ids: Collection[str] | None) -> Iterator[Condemned]:
     """Those on the RSEs (None: any) of products about whose replicas nothing is pending."""
-    after: tuple[Any, ...] | None = None
-    while products := _products(engine, after):
+    last: Row[Any] | None = None
+    while products := _products(engine, last):
         yield from _of_products(engine, products, rse_ids)
-        after = tuple(products[-1])
+        last = products[-1]
 
 
-def _products(engine: Engine, after: tuple[Any, ...] | None) -> Sequence[Row[Any]]:
+def _products(engine: Engine, last: Row[Any] | None) -> Sequence[Row[Any]]:
     """The next products with a bad replica, whose origin counts: a short scan of an index."""
     ours = tables(engine.dialect.name)
     r, p = ours.replicas.c, ours.products.c
@@ -75,15 +75,8 @@ def _products(engine: Engine, after: tuple[Any, ...] | None) -> Sequence[Row[Any
     same = and_(p.scope == r.scope, p.name == r.name, p.generation == r.generation)
     counts = exists().where(same, p.status.not_in(("DISPUTED", "REVOKED")))
     query = select(*key).where(r.state.in_(_BAD), counts).distinct().order_by(*key).limit(CHUNK)
-    if after is not None:
-        scope, name, generation = after
-        query = query.where(
-            or_(
-                r.scope > scope,
-                and_(r.scope == scope, r.name > name),
-                and_(r.scope == scope, r.name == name, r.generation > generation),
-            )
-        )
+    if last is not None:
+        query = query.where(after(engine.dialect.name, key, last))
     with engine.connect() as connection:
         return connection.execute(query).all()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +18,15 @@ from sqlalchemy import (
     column,
     exists,
     func,
-    literal,
     literal_column,
     null,
     or_,
     select,
     table,
     true,
-    tuple_,
 )
+
+from rucio_trace_daemons.recorder.sets import after
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -140,7 +139,7 @@ def unsigned(connection: Connection, last: Any, count: int) -> Select[Any]:
     lives = _lives(*_as_rucio_writes(connection, p), p.generation)
     kept = exists(select(null()).where(*_same(s, p, p.generation)))
     keys = select(*key).where(p.trace_id.is_not(None), lives, ~kept)
-    return (keys if last is None else keys.where(_after(connection, key, last))).order_by(*key).limit(count)
+    return (keys if last is None else keys.where(after(connection.dialect.name, key, last))).order_by(*key).limit(count)
 
 
 def _page(
@@ -149,7 +148,7 @@ def _page(
     """The columns of a page of the table *walked*, numbered from 1 in the order of its *key*."""
     rows = select(walked).where(which)
     if last is not None:
-        rows = rows.where(_after(connection, key, last))
+        rows = rows.where(after(connection.dialect.name, key, last))
     page = rows.order_by(*key).limit(count).subquery("walked")
     number = func.row_number().over(order_by=[page.c[column.name] for column in key])
     return select(page, number.label("number")).subquery("page").c
@@ -196,11 +195,3 @@ def _as_rucio_writes(connection: Connection, of: Any) -> Sequence[Any]:
         .where(literal_column("column_name") == "scope")
     ).scalar_one()
     return [literal_column(f"CONVERT({c.table.name}.{c.name} USING {charset})") for c in (of.scope, of.name)]
-
-
-def _after(connection: Connection, key: Sequence[Any], last: Any) -> ColumnElement[bool]:
-    """Keys after *last*, in the form for which the database uses its index."""
-    values = [literal(value, column.type) for column, value in zip(key, last, strict=True)]
-    if connection.dialect.name != "mysql":
-        return tuple_(*key) > tuple_(*values)
-    return or_(*(and_(*map(operator.eq, key[:n], values[:n]), key[n] > values[n]) for n in range(len(key))))

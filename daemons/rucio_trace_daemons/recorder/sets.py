@@ -1,13 +1,14 @@
-"""Rows whose key is in a set of hundreds: one statement text on PostgreSQL, whatever the size of the set.
+"""Rows by their keys: after a given one, or in a set of hundreds: one statement text on PostgreSQL, whatever its size.
 
 A list of a thousand parameters is a new statement for the driver and for the planner each time; two arrays are not.
 """
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, column, func, select, tuple_
+from sqlalchemy import and_, bindparam, column, func, literal, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 
 if TYPE_CHECKING:
@@ -16,7 +17,15 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.types import TypeEngine
 
-__all__ = ["among"]
+__all__ = ["after", "among"]
+
+
+def after(dialect_name: str, key: Sequence[ColumnElement[Any]], last: Sequence[Any]) -> ColumnElement[bool]:
+    """The condition that *key* comes after the values *last*, in the form for which the database uses its index."""
+    values = [literal(value, column.type) for column, value in zip(key, last, strict=True)]
+    if dialect_name != "mysql":
+        return tuple_(*key) > tuple_(*values)
+    return or_(*(and_(*map(operator.eq, key[:n], values[:n]), key[n] > values[n]) for n in range(len(key))))
 
 
 def among(
