@@ -20,8 +20,6 @@ from rucio_trace_daemons.running import Daemon, Worker, heartbeat_name, run_thre
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import Engine
-
     from rucio_trace_daemons.keys import Keys
     from rucio_trace_daemons.rses import Rses
 
@@ -65,8 +63,8 @@ class Program:
     example: str  # options that make sense together
     once: str  # what `--run-once` does
     bulk: str  # what `--bulk` counts
-    # With the overrides from the command line. It imports what cannot be imported where there is no rucio.cfg.
-    open: Callable[[Settings, Mapping[str, Any], Engine, threading.Event], Service]
+    # The classes of its options and of its service, which cannot be imported where there is no rucio.cfg.
+    parts: Callable[[], tuple[Any, Any]]
     switches: Mapping[str, str] = field(default_factory=dict)  # more options, which are on or off, with their help
     graceful_stop: threading.Event = field(default_factory=threading.Event)
 
@@ -130,7 +128,9 @@ class Program:
         from rucio_trace_daemons.monitoring import served
 
         hooks.check(engine, schema)
-        service = self.open(settings, overrides, engine, self.graceful_stop)
+        options, opened = self.parts()
+        given = replace(options.of(settings), **overrides)
+        service: Service = opened.open(settings, given, engine, self.graceful_stop)
         try:
             with served(settings.metrics, self.executable, engine, service.rses, service.keys):
                 run_threads(self.daemon(service), once=once)

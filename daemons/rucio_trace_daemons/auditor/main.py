@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rucio_trace_daemons.program import Program
-
-if TYPE_CHECKING:
-    import threading
-    from collections.abc import Mapping
-
-    from sqlalchemy import Engine
-
-    from rucio_trace.config import Settings
-    from rucio_trace_daemons.auditor.service import Auditor
 
 __all__ = ["PROGRAM", "main"]
 
 
-def _open(settings: Settings, overrides: Mapping[str, Any], engine: Engine, stop: threading.Event) -> Auditor:
+def _parts() -> tuple[Any, Any]:
     from rucio_trace_daemons.auditor.options import Options
     from rucio_trace_daemons.auditor.service import Auditor
 
-    return Auditor.open(settings, replace(Options.of(settings), **overrides), engine, stop)
+    return Options, Auditor
 
 
 PROGRAM = Program(
@@ -34,7 +24,7 @@ PROGRAM = Program(
     example="--rses 'site=A' --threads 4",
     once="read what is due, then end",
     bulk="replicas a claim",
-    open=_open,
+    parts=_parts,
     switches={"declare": "declare bad replicas in Rucio, which replaces them"},
 )
 main = PROGRAM.main

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rucio_trace_daemons.program import Program
-
-if TYPE_CHECKING:
-    import threading
-    from collections.abc import Mapping
-
-    from sqlalchemy import Engine
-
-    from rucio_trace.config import Settings
-    from rucio_trace_daemons.recorder.service import Recorder
 
 __all__ = ["PROGRAM", "main"]
 
 
-def _open(settings: Settings, overrides: Mapping[str, Any], engine: Engine, stop: threading.Event) -> Recorder:
+def _parts() -> tuple[Any, Any]:
     from rucio_trace_daemons.recorder.options import Options
     from rucio_trace_daemons.recorder.service import Recorder
 
-    return Recorder.open(settings, replace(Options.of(settings), **overrides), engine, stop)
+    return Options, Recorder
 
 
 PROGRAM = Program(
@@ -34,7 +24,7 @@ PROGRAM = Program(
     example="--rses 'site=A' --threads 4",
     once="handle what is due, then end",
     bulk="due rows a batch",
-    open=_open,
+    parts=_parts,
 )
 main = PROGRAM.main
 
