@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from rucio_trace_policy.database import open_database
 from rucio_trace_policy.tables import tables
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
+
+from rucio_trace_daemons.running import is_heartbeat_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +50,7 @@ def last_sign_of_life(connection: Connection, executable: str) -> datetime | Non
     """When a process of this host that calls itself *executable* last said that it lives; None: never."""
     from rucio.db.sqla.models import Heartbeat
 
-    named = or_(Heartbeat.readable == executable, Heartbeat.readable.startswith(f"{executable}--", autoescape=True))
-    mine = (named, Heartbeat.hostname == socket.getfqdn())
+    mine = (is_heartbeat_of(executable, Heartbeat.readable), Heartbeat.hostname == socket.getfqdn())
     beat = connection.scalar(select(func.max(Heartbeat.updated_at)).where(*mine))
     if beat is None:
         return None

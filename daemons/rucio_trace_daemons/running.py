@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
-__all__ = ["Daemon", "Every", "Worker", "heartbeat_name", "run_threads"]
+    from sqlalchemy import ColumnElement
+
+__all__ = ["Daemon", "Every", "Worker", "heartbeat_name", "heartbeat_rses", "is_heartbeat_of", "run_threads"]
 
 # How long a thread whose heartbeat could not be written waits before it begins again.
 RESTART_SECONDS = 5.0
@@ -64,9 +66,22 @@ class Daemon:
     worker: Callable[[], Worker]
 
 
+_RSES = "--rses "
+
+
 def heartbeat_name(executable: str, rses: str) -> str:
     """The name in Rucio's table of heartbeats: it tells those apart that look at some RSEs only."""
-    return executable if rses == "*" else f"{executable}--rses {rses}"
+    return executable if rses == "*" else f"{executable}{_RSES}{rses}"
+
+
+def heartbeat_rses(name: str) -> str:
+    """The RSE expression in such a name."""
+    return name.partition(_RSES)[2] or "*"
+
+
+def is_heartbeat_of(executable: str, name: ColumnElement[str]) -> ColumnElement[bool]:
+    """The condition that *name* is one of *executable*, whatever its RSEs."""
+    return (name == executable) | name.startswith(f"{executable}{_RSES}", autoescape=True)
 
 
 def run_threads(daemon: Daemon, *, once: bool) -> None:

@@ -141,11 +141,13 @@ def each_copy(engine: Engine, rse_ids: Sequence[str], overdue_since: datetime) -
     Cost: as `count_copies`, and a sort in the database: a million on PostgreSQL take 30 s, the first comes after 20 s,
     and the process never has more than 111 MB.
     """
+    if not rse_ids:
+        return
     c = _copies(engine.dialect.name, rse_ids).c
     late = case((_overdue(c, overdue_since), 1), else_=0)
     query = select(c.rse_id, c.scope, c.name, c.bytes, func.coalesce(c.state, "unproven"), c.proven_at, late)
     # NULLs come first on some databases and last on others.
-    place = case({rse_id: number for number, rse_id in enumerate(rse_ids)}, value=c.rse_id) if rse_ids else c.rse_id
+    place = case({rse_id: number for number, rse_id in enumerate(rse_ids)}, value=c.rse_id)
     query = query.order_by(place, c.proven_at.is_not(None), c.proven_at, c.scope, c.name)
     with engine.connect().execution_options(yield_per=_ROWS_AT_ONCE) as connection:
         for rse_id, scope, name, size, state, proven_at, is_late in connection.execute(query):

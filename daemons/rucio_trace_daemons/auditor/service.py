@@ -79,7 +79,7 @@ class Auditor:
     chosen: Callable[[], set[str] | None]
     stop: threading.Event
     alarms: Alarms
-    shares: Shares | None = None
+    shares: Shares = field(default_factory=Shares)
     turns: Every = field(default_factory=lambda: Every(TURN_SECONDS))
     telling: Every = field(default_factory=lambda: Every(TELL_SECONDS))
     certificate: Every = field(default_factory=lambda: Every(CERTIFICATE_SECONDS))

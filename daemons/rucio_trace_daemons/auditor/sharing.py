@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from rucio_trace.errors import ConfigurationError
 from rucio_trace_daemons.rses import Share, matching
-from rucio_trace_daemons.running import heartbeat_name
+from rucio_trace_daemons.running import heartbeat_rses, is_heartbeat_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,8 +32,8 @@ Process = tuple[str, int]
 class Shares:
     """The auditors that live, each with the ids of the RSEs it reads (None: all)."""
 
-    me: Process
-    processes: Mapping[Process, frozenset[str] | None]
+    processes: Mapping[Process, frozenset[str] | None] = field(default_factory=dict)
+    me: Process = field(default_factory=lambda: (socket.getfqdn(), os.getpid()))
 
     def of(self, rse_id: str) -> Share:
         """Which of how many of those that read an RSE this process is."""
@@ -46,17 +46,18 @@ def shares_of(engine: Engine, executable: str) -> Shares:
     """Of the processes of *executable*, as Rucio's table of heartbeats has them now."""
     since = datetime.now(UTC).replace(tzinfo=None) - SILENT
     c = Heartbeat.__table__.c
-    ours = c.readable.startswith(executable, autoescape=True)
-    query = select(c.hostname, c.pid, c.readable).where(ours, c.updated_at >= since).distinct()
+    query = (
+        select(c.hostname, c.pid, c.readable)
+        .where(is_heartbeat_of(executable, c.readable), c.updated_at >= since)
+        .distinct()
+    )
     with engine.connect() as connection:
         rows = connection.execute(query).all()
-    prefix = heartbeat_name(executable, "")
-    read = {(row.hostname, row.pid): _rses(row.readable.removeprefix(prefix), executable) for row in rows}
-    return Shares((socket.getfqdn(), os.getpid()), read)
+    return Shares({(row.hostname, row.pid): _rses(heartbeat_rses(row.readable)) for row in rows})
 
 
-def _rses(expression: str, executable: str) -> frozenset[str] | None:
-    if expression == executable:
+def _rses(expression: str) -> frozenset[str] | None:
+    if expression == "*":
         return None
     try:
         return frozenset(matching(expression))

@@ -26,7 +26,7 @@ from rucio_trace_daemons.auditor.examine import Bad, examine
 from rucio_trace_daemons.auditor.origins import look_up
 from rucio_trace_daemons.auditor.sharing import SILENT
 from rucio_trace_daemons.auditor.work import Unread
-from rucio_trace_daemons.rses import ALONE, matching
+from rucio_trace_daemons.rses import matching
 from rucio_trace_daemons.storage_errors import Busy, LeaseLost, Refused, Stopping, Unavailable
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Worker:
         for number in range(len(open_)):
             round_ = open_[(self._first + number) % len(open_)]
             rse = rses.get(round_.rse_id)
-            share = self._auditor.shares.of(round_.rse_id) if self._auditor.shares else ALONE
+            share = self._auditor.shares.of(round_.rse_id)
             if rse is None or not share.reads(rse) or not self._auditor.readable(rse.id, self._clock()):
                 continue
             if claimed := self._read_claim(self._work.claim(round_), share.bounds(rse)):

@@ -205,7 +205,7 @@ class Work:
         if good:
             breaker.count_good(connection, [rse.id])
         if bad and reason is None:
-            reason = self._share(connection, round_, rse)
+            reason = self._share(connection, round_)
         if reason is not None:
             breaker.open_breaker(connection, self._alarms, rse, reason)
         return Found(counts, bad, rse.id in breaker.open_breakers(connection))
@@ -226,10 +226,10 @@ class Work:
         }
         connection.execute(self._ours.outbox.insert().values(**values))
 
-    def _share(self, connection: Connection, round_: Round, rse: Rse) -> str | None:
+    def _share(self, connection: Connection, round_: Round) -> str | None:
         c = self._table.c
         of_round = and_(c.audit == round_.audit, c.rse_id == round_.rse_id)
-        if (reset_at := breaker.last_reset(connection, rse.id)) is not None:
+        if (reset_at := breaker.last_reset(connection, round_.rse_id)) is not None:
             of_round = and_(of_round, c.observed >= reset_at)
         bad = connection.scalar(select(func.count()).where(of_round, c.outcome == "bad")) or 0
         some = select(c.name).where(of_round, c.outcome == "good").limit(breaker.good_enough(bad, self._options))
