@@ -28,6 +28,7 @@ __all__ = [
     "Metrics",
     "Producer",
     "Recorder",
+    "Service",
     "ServiceContext",
     "Settings",
     "Store",
@@ -84,6 +85,8 @@ class Store:
 
     url: str = ""
     password_file: Path | None = None
+    service: str = ""
+    token_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +186,21 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """How `rucio-trace serve` answers."""
+
+    address: str = "127.0.0.1"
+    port: int = _at_least(8085, 0)
+    workers: int = _at_least(1)
+    tokens: Path | None = None
+    private: tuple[str, ...] = ()
+    certificate: Path | None = None
+    key: Path | None = None
+    max_body_bytes: int = _at_least(64 * 1024**2, 1024)
+    max_waiting_traces: int = _at_least(20_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything the programs can be told; `file` is None when no file was found and all is default."""
 
@@ -195,6 +213,7 @@ class Settings:
     producer: Producer = Producer()
     alarms: Alarms = Alarms()
     metrics: Metrics = Metrics()
+    service: Service = Service()
     file: Path | None = field(default=None, metadata={"internal": True})
 
     @classmethod

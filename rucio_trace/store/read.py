@@ -44,8 +44,15 @@ T = TypeVar("T")
 class Reader:
     """Turns rows into traces; keeps the certificates it has met, which never change."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: Collection[str] = ()) -> None:
+        """The traces that *hidden* providers brought do not exist for it."""
         self._certificates: dict[bytes, bytes] = {}
+        self._hidden = frozenset(hidden)
+
+    def without_providers(self, hidden: Collection[str]) -> Reader:
+        reader = Reader(hidden)
+        reader._certificates = self._certificates
+        return reader
 
     def read(
         self, connection: Connection, condition: ColumnElement[bool], *, limit: int | None = None, newest: bool = False
@@ -55,6 +62,8 @@ class Reader:
         Raises:
             CorruptRow: one of them was altered in the database.
         """
+        if self._hidden:
+            condition &= traces.c.provider.is_(None) | traces.c.provider.not_in(self._hidden)
         order = traces.c.position.desc() if newest else traces.c.position
         try:
             rows = connection.execute(select(traces).where(condition).order_by(order).limit(limit)).all()

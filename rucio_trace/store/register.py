@@ -54,6 +54,7 @@ class Rules(NamedTuple):
     allow_stale_crl: bool
     scopes: Mapping[str, str]
     lists: Mapping[str, bytes]
+    provider: str | None
 
 
 def register(database: Database, unverified: Sequence[Trace], rules: Rules) -> list[Registration]:
@@ -72,7 +73,7 @@ def register(database: Database, unverified: Sequence[Trace], rules: Rules) -> l
                 answers[number] = judged
     if entries:
         with database.writing() as connection:
-            for number, answer in zip(entries, _add(connection, list(entries.values())), strict=True):
+            for number, answer in zip(entries, _add(connection, list(entries.values()), rules.provider), strict=True):
                 answers[number] = answer
     return [answer for answer in answers if answer is not None]
 
@@ -137,7 +138,7 @@ def _check_signature(trace: Trace) -> None:
         raise Refuted(f"signature of trace {trace.id}", expected="one of its text and certificate", found="another")
 
 
-def _add(connection: Connection, entries: Sequence[Entry]) -> list[Registration]:
+def _add(connection: Connection, entries: Sequence[Entry], provider: str | None) -> list[Registration]:
     """Insert what is not there yet; the head's lock is held until the transaction ends."""
     position = connection.scalar(select(head.c.position).with_for_update())
     if position is None:
@@ -159,12 +160,12 @@ def _add(connection: Connection, entries: Sequence[Entry]) -> list[Registration]
             answer = Registration(entry.id, position, Outcome.STORED)
         answers.append(answer)
     if new:
-        _insert(connection, new, now)
+        _insert(connection, new, now, provider)
         connection.execute(update(head).values(position=position))
     return answers
 
 
-def _insert(connection: Connection, new: dict[int, Entry], now: datetime) -> None:
+def _insert(connection: Connection, new: dict[int, Entry], now: datetime, provider: str | None) -> None:
     ders = {fingerprint: der for entry in new.values() for fingerprint, der in entry.certificates.items()}
     there = _existing(connection, certificates.c.fingerprint, certificates.c.fingerprint, ders)
     missing = [{"fingerprint": key, "certificate": der} for key, der in ders.items() if key not in there]
@@ -178,6 +179,7 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime) -> Non
             "registered_at": now,
             "time": entry.time or now,
             "digest_set": sets[entry.digest_set],
+            "provider": provider,
         }
         for position, entry in new.items()
     ]

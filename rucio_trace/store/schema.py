@@ -24,8 +24,8 @@ __all__ = ["NEWEST", "VERSION_TABLE", "check_schema", "migrate"]
 
 VERSION_TABLE: Final = "trace_store_version"
 
-OLDER: Final = frozenset({"0001", "0002", "0003"})
-NEWEST: Final = "0004"
+OLDER: Final = frozenset({"0001", "0002", "0003", "0004"})
+NEWEST: Final = "0005"
 
 _MIGRATION_LOCK: Final = 0x72756369_74726163  # "rucitrac": any number that nobody else in the database uses
 

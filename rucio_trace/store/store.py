@@ -44,9 +44,9 @@ __all__ = ["Store"]
 class Store:
     """An open store; a context manager. Every method may raise StorageError, and works again once the cause is gone."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, reader: read.Reader | None = None) -> None:
         self._database = database
-        self._reader = read.Reader()
+        self._reader = reader or read.Reader()
 
     @classmethod
     def open(cls, url: str, *, password: str | None = None, migrate: bool = True) -> Self:
@@ -66,6 +66,10 @@ class Store:
         else:
             schema.check_schema(database)
         return cls(database)
+
+    def without_providers(self, hidden: Collection[str]) -> Store:
+        """This store as somebody sees it for whom the traces of these providers do not exist."""
+        return Store(self._database, self._reader.without_providers(hidden)) if hidden else self
 
     def close(self) -> None:
         """Close idle connections; an open one closes when its call ends."""
@@ -92,6 +96,7 @@ class Store:
         allow_stale_crl: bool = False,
         scopes: Mapping[str, str] | None = None,
         lists: Mapping[str, bytes] | None = None,
+        provider: str | None = None,
     ) -> list[Registration]:
         """Store traces, all in one transaction; one answer each, in their order.
 
@@ -101,8 +106,11 @@ class Store:
         its signature must fit its certificate, whoever that is. *scopes* names, by id, those traces of files in no
         Rucio that are to join a product, with the product's scope: there their signers need their right. *lists*
         holds, by id, the lists of batches: such a trace is only taken together with its list, which is kept as it is.
+        *provider* is whose traces these are, for `without_providers`.
         """
-        return register(self._database, unverified_traces, Rules(trust, allow_stale_crl, scopes or {}, lists or {}))
+        return register(
+            self._database, unverified_traces, Rules(trust, allow_stale_crl, scopes or {}, lists or {}, provider)
+        )
 
     def copy_to(self, target: Store) -> int:
         """Fill an empty store with everything that is in this one, positions and times kept; returns the last position.

@@ -126,6 +126,9 @@ traces = Table(
     Column("chain", long_binary(), nullable=False),  # the fingerprints of the intermediates, one after another
     Column("message", long_text(), nullable=False),
     Column("signature", long_binary(), nullable=False),
+    Column(
+        "provider", _text(64)
+    ),  # whose token brought it, through a service; not signed, and only asked who may see it
     Column("claimed", long_text()),  # what stood unsigned beside a message that is not of our format, as JSON
     # Two members of the Traceability Service may sign one text; our texts name their signer.
     UniqueConstraint("id", "certificate"),

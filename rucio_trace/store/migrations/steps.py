@@ -13,13 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["create_index", "create_table", "hold_registrations"]
+__all__ = ["add_column", "create_index", "create_table", "hold_registrations"]
 
 
 def create_table(name: str, *parts: Any, **options: Any) -> None:
     """Create a table unless it is there."""
     if not sa.inspect(op.get_bind()).has_table(name):
         op.create_table(name, *parts, **OPTIONS, **options)
+
+
+def add_column(table: str, column: sa.Column[Any]) -> None:
+    """Add a column unless it is there."""
+    if column.name not in {known["name"] for known in sa.inspect(op.get_bind()).get_columns(table)}:
+        op.add_column(table, column)
 
 
 def create_index(name: str, table: str, columns: Sequence[str]) -> None:

@@ -1,0 +1,101 @@
+"""Who may do what: the one place where a caller is told apart, and where other identity providers will plug in.
+
+Every route states what it asks for by one of `Open`, `Reads` and `Registers`; a test holds every route to that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
+
+from rucio_trace.service.problems import Forbidden, Unauthenticated
+from rucio_trace.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ANONYMOUS", "Access", "Open", "Principal", "Reads", "Registers", "Role", "anyone", "reader", "registrant"]
+
+
+class Role(StrEnum):
+    """What a token allows."""
+
+    REGISTER = "register"  # register traces for its provider
+    READ = "read"  # read its provider's traces where those are private
+    AUDIT = "audit"  # read everybody's
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls: the token's name, the provider it belongs to, what it allows."""
+
+    name: str
+    provider: str | None
+    roles: frozenset[Role]
+
+
+ANONYMOUS = Principal("anonymous", None, frozenset())
+
+
+class Access:
+    """Tells callers apart, and what each may see."""
+
+    def __init__(self, find: Callable[[str], Principal | None], private: frozenset[str]) -> None:
+        """*find* gives the holder of a bearer token; traces of *private* providers are shown to their own alone."""
+        self._find, self._private = find, private
+
+    def identify(self, authorization: str | None) -> Principal:
+        """Whose request bears this `Authorization` header.
+
+        Raises:
+            Unauthenticated: the header is no bearer token, or not one that is known.
+        """
+        if authorization is None:
+            return ANONYMOUS
+        scheme, _, token = authorization.partition(" ")
+        principal = self._find(token.strip()) if scheme.lower() == "bearer" else None
+        if principal is None:
+            raise Unauthenticated("a known bearer token")
+        return principal
+
+    def hidden_from(self, principal: Principal) -> frozenset[str]:
+        """The providers whose traces do not exist for *principal*."""
+        if Role.AUDIT in principal.roles:
+            return frozenset()
+        own = {principal.provider} if Role.READ in principal.roles else set()
+        return self._private - own
+
+
+def _principal(request: Request) -> Principal:
+    access: Access = request.app.state.service.access
+    return access.identify(request.headers.get("authorization"))
+
+
+async def anyone() -> None:
+    """For routes that tell nothing of any trace."""
+
+
+async def reader(request: Request) -> Store:
+    """The store as the caller may see it."""
+    service = request.app.state.service
+    hidden = service.access.hidden_from(_principal(request))
+    store: Store = service.store
+    return store.without_providers(hidden)
+
+
+async def registrant(request: Request) -> Principal:
+    """A caller who may register traces."""
+    principal = _principal(request)
+    if principal is ANONYMOUS:
+        raise Unauthenticated("a bearer token that may register traces")
+    if Role.REGISTER not in principal.roles:
+        raise Forbidden(f"a token with the role {Role.REGISTER}", f"{principal.name}, which has none")
+    return principal
+
+
+Open = Depends(anyone)
+Reads = Annotated[Store, Depends(reader)]
+Registers = Annotated[Principal, Depends(registrant)]
