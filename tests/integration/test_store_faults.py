@@ -125,8 +125,18 @@ def test_a_store_of_a_newer_program_is_left_alone(store_url: str) -> None:
 
 def test_the_migrations_make_the_tables_the_program_thinks_of(store_url: str) -> None:
     Store.open(store_url).close()
+
+    def included(thing: Any, _name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
+        """On PostgreSQL `traces` has partitions, and what a partitioned table cannot have is left to them."""
+        if not store_url.startswith("postgresql"):
+            return True
+        of = thing.name if kind == "table" else thing.table.name
+        constraint = kind in ("foreign_key_constraint", "unique_constraint")
+        return not of.startswith("traces_") and not (of == "traces" and constraint)
+
     with Database(store_url).reading() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": "trace_store_version"})
+        options = {"version_table": "trace_store_version", "include_object": included}
+        context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
 
 
