@@ -1,4 +1,4 @@
-"""How the service says no: problem details (RFC 9457), whose `detail` names object, expected, found and what to do."""
+"""How the service says no: RFC 9457 problem details; `detail` names the object, expected, found and what to do."""
 
 from __future__ import annotations
 

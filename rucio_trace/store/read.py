@@ -48,12 +48,18 @@ class Reader:
     def __init__(self, hidden: Collection[str] = ()) -> None:
         """The traces that *hidden* providers brought do not exist for it."""
         self._certificates: dict[bytes, bytes] = {}
-        self._hidden = frozenset(hidden)
+        self.hidden = frozenset(hidden)
 
     def without_providers(self, hidden: Collection[str]) -> Reader:
         reader = Reader(hidden)
         reader._certificates = self._certificates
         return reader
+
+    def visible(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+        """*condition*, of what exists for this reader; whoever does not use `read` must ask by it."""
+        if not self.hidden:
+            return condition
+        return condition & (traces.c.provider.is_(None) | traces.c.provider.not_in(self.hidden))
 
     def read(
         self, connection: Connection, condition: ColumnElement[bool], *, limit: int | None = None, newest: bool = False
@@ -63,11 +69,10 @@ class Reader:
         Raises:
             CorruptRow: one of them was altered in the database.
         """
-        if self._hidden:
-            condition &= traces.c.provider.is_(None) | traces.c.provider.not_in(self._hidden)
         order = traces.c.position.desc() if newest else traces.c.position
         try:
-            rows = connection.execute(select(traces).where(condition).order_by(order).limit(limit)).all()
+            query = select(traces).where(self.visible(condition)).order_by(order).limit(limit)
+            rows = connection.execute(query).all()
         except (TypeError, ValueError, AttributeError) as error:  # a column of a type its reader cannot take
             raise CorruptRow("unknown", "a column", "as written by the store", str(error)) from error
         certificate = self._load_certificates(connection, rows).__getitem__

@@ -23,12 +23,13 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from rucio_trace.store.types import OPTIONS, UtcTime, binary, indexed_text, long_binary, long_text
+from rucio_trace.store.types import OPTIONS, UtcTime, Words, binary, indexed_text, long_binary, long_text
 
 __all__ = [
     "INDEXED_CHARACTERS",
     "certificates",
     "contents",
+    "counts",
     "digest_sets",
     "digests",
     "head",
@@ -37,6 +38,7 @@ __all__ = [
     "lines",
     "list_pieces",
     "metadata",
+    "texts",
     "traces",
     "unindexed",
 ]
@@ -122,12 +124,13 @@ contents = Table(
     **OPTIONS,
 )
 
-# What `contents` is still to hold, by digest set: 8 bytes a member. A row leaves as its members can be found.
+# What `contents` and `texts` are still to hold of a trace. A row leaves as its trace can be found by them.
 unindexed = Table(
     "trace_unindexed",
     metadata,
-    Column("digest_set", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("prefixes", long_binary(), nullable=False),
+    Column("words", long_text()),  # none yet of a trace that was there before the index
     **OPTIONS,
 )
 
@@ -198,5 +201,29 @@ lines = Table(
     Column("position", BigInteger, nullable=False),
     Column("line", Integer, nullable=False),
     sqlite_with_rowid=False,
+    **OPTIONS,
+)
+
+# The words of names and attributes, for `texts`: a row for the first trace of a name, and one more where its attributes
+# hold others. On SQLite the index of words is a table of its own, `trace_words`, which a trigger fills.
+texts = Table(
+    "trace_texts",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("words", Words(), nullable=False),
+    Index("ix_trace_texts_words", "words", postgresql_using="gin", mysql_prefix="FULLTEXT"),
+    **OPTIONS,
+)
+
+# How many traces there are, and between which positions; no RSE and no provider are empty texts.
+counts = Table(
+    "trace_counts",
+    metadata,
+    Column("event", _text(16), primary_key=True),
+    Column("rse", _text(), primary_key=True),
+    Column("provider", _text(64), primary_key=True),
+    Column("traces", BigInteger, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
     **OPTIONS,
 )
