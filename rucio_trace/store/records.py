@@ -24,6 +24,7 @@ class Outcome(StrEnum):
     CONFLICT = "conflict"  # the id is taken by another message; nothing was changed
     REFUSED = "refused"  # the trace itself is at fault: it will never be taken
     UNDECIDED = "undecided"  # it could not be judged now (a stale CRL, a newer format): try again later
+    SPOOLED = "spooled"  # the trace service is away: kept on this machine, and delivered later
 
 
 @dataclass(frozen=True, slots=True)
