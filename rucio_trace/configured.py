@@ -15,9 +15,18 @@ if TYPE_CHECKING:
     from rucio_trace.config import Trust as TrustSettings
     from rucio_trace.envelope import Signer
     from rucio_trace.identity import Trust
-    from rucio_trace.store import TraceStore
+    from rucio_trace.store import Store, TraceStore
 
-__all__ = ["load_signer", "load_trust", "open_service", "open_store", "read_accounts_key", "read_file", "read_secret"]
+__all__ = [
+    "load_signer",
+    "load_trust",
+    "open_database",
+    "open_service",
+    "open_store",
+    "read_accounts_key",
+    "read_file",
+    "read_secret",
+]
 
 PATIENCE_SECONDS = 10.0
 """How long a service that is away is asked: commands keep what they have, daemons come again."""
@@ -64,10 +73,17 @@ def open_store(settings: Settings, *, migrate: bool, spool: Path | None = None) 
         ConfigurationError: they name none, or not so that it can be opened.
         StorageError: it does not answer, or is not ready and *migrate* is False.
     """
+    return open_service(settings, spool) if settings.store.service else open_database(settings, migrate=migrate)
+
+
+def open_database(settings: Settings, *, migrate: bool) -> Store:
+    """The store that the settings name, which must be a database; raises as `open_store` does."""
     from rucio_trace.store import Store
 
-    if settings.store.service:
-        return open_service(settings, spool)
+    if service := settings.store.service:
+        raise ConfigurationError(
+            f"store {service}", expected="a database", found="a trace service, whose operator does this"
+        )
     if not settings.store.url:
         where = settings.file or "no settings file found"
         raise ConfigurationError(

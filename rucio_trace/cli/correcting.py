@@ -95,13 +95,13 @@ class Desk:
             return
         answers = self.store.register(traces, trust=self.trust, allow_stale_crl=stale)
         for correction, answer in zip(corrections, answers, strict=True):
-            if answer.outcome not in (Outcome.STORED, Outcome.KNOWN, Outcome.SPOOLED):
+            if answer.outcome not in (Outcome.STORED, Outcome.KNOWN) and answer.kept_in is None:
                 raise NotRegistered(correction, answer)
             click.echo(answer.id)
-            if answer.outcome is not Outcome.SPOOLED:
+            if answer.kept_in is None:
                 say(f"registered: {correction.event} of {printable(correction.name)}")
-        if waiting := [answer for answer in answers if answer.outcome is Outcome.SPOOLED]:
-            raise KeptBack(waiting[0])
+        if kept := [answer for answer in answers if answer.kept_in is not None]:
+            raise KeptBack(kept[0])
         products = {c.product for c in corrections if c.product is not None}
         products.update(*(self.store.products_of_batch(c.about) for c in corrections))
         show_in_rucio(self.settings, self.store, self.trust, sorted(products))

@@ -61,7 +61,9 @@ class _Result:
     @property
     def word(self) -> str:
         """`stored`, `known`, `conflict`, `spooled`, or the verdict on a trace that is not taken."""
-        if self.answer.outcome in (Outcome.STORED, Outcome.KNOWN, Outcome.CONFLICT, Outcome.SPOOLED):
+        if self.answer.kept_in is not None:
+            return "spooled"
+        if self.answer.outcome in (Outcome.STORED, Outcome.KNOWN, Outcome.CONFLICT):
             return self.answer.outcome
         return self.verdict
 
@@ -72,8 +74,7 @@ class _Result:
         for family, verdict in _VERDICTS:
             if any(isinstance(fault, family) for fault in self.answer.faults):
                 return verdict
-        undecided = self.answer.outcome in (Outcome.UNDECIDED, Outcome.SPOOLED)
-        return Verdict.UNDECIDED if undecided else Verdict.TAMPERED
+        return Verdict.UNDECIDED if self.answer.outcome is Outcome.UNDECIDED else Verdict.TAMPERED
 
 
 @click.command("import")

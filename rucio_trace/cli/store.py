@@ -8,12 +8,11 @@ import click
 
 from rucio_trace.cli import EXIT_UNDECIDED, settings_of, spool_folder
 from rucio_trace.cli.terminal import json_line, printable, say
-from rucio_trace.configured import open_service, open_store
+from rucio_trace.configured import open_database, open_service, open_store
 from rucio_trace.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rucio_trace.client import Spool
-    from rucio_trace.store import Store
 
 __all__ = ["store"]
 
@@ -37,7 +36,7 @@ def migrate(ctx: click.Context) -> None:
     Example:
       rucio-trace store migrate
     """
-    with _database(ctx, migrate=True) as opened:
+    with open_database(settings_of(ctx), migrate=True) as opened:
         say(f"{printable(opened.shown)}: ready")
 
 
@@ -98,22 +97,10 @@ def copy(ctx: click.Context, target: str, source: str | None) -> None:
     """
     from rucio_trace.store import Store
 
-    opened = Store.open(source, migrate=False) if source is not None else _database(ctx, migrate=False)
+    opened = Store.open(source, migrate=False) if source is not None else open_database(settings_of(ctx), migrate=False)
     with opened, Store.open(target) as empty:
         traces = opened.copy_to(empty)
         say(f"{printable(empty.shown)}: {traces} traces copied from {printable(opened.shown)}")
-
-
-def _database(ctx: click.Context, *, migrate: bool) -> Store:
-    """The store that the settings name, which must be a database."""
-    from rucio_trace.store import Store
-
-    opened = open_store(settings_of(ctx), migrate=migrate)
-    if not isinstance(opened, Store):
-        raise ConfigurationError(
-            f"store {opened.shown}", expected="a database", found="a trace service, whose operator does this"
-        )
-    return opened
 
 
 def _spool(ctx: click.Context) -> Spool | None:

@@ -152,7 +152,7 @@ class Client(_Base):
     ) -> list[Registration]:
         """Register any number of traces; one answer each, in their order. Repeating is safe.
 
-        *scopes* and *lists* are those of `Store.register`. With a spool, an answer may be `SPOOLED`: it is kept.
+        *scopes* and *lists* are those of `Store.register`. With a spool, an answer may be `kept_in` it.
 
         Raises:
             SpoolFull: the service is away, and the spool holds no more.

@@ -90,7 +90,7 @@ class Spool:
     def __init__(self, folder: Path, url: str, max_bytes: int = SPOOL_BYTES) -> None:
         """For the service at *url*, below *folder*; nothing is made before there is something to keep."""
         self.folder = folder / quote(url, safe="")
-        self._most, self._rests_until = max_bytes, 0.0
+        self._most, self._rests_until, self._reason = max_bytes, 0.0, ""
 
     def __repr__(self) -> str:
         return f"Spool({str(self.folder)!r})"
@@ -109,7 +109,7 @@ class Spool:
                 self._rests_until, self._reason = time.monotonic() + REST_SECONDS, str(error)
         path = self.keep([item.text for item in some])
         reason = f"kept in {path}: {self._reason}"
-        return [Registration(item.id, None, Outcome.SPOOLED, reason) for item in some]
+        return [Registration(item.id, None, Outcome.UNDECIDED, reason, kept_in=str(path)) for item in some]
 
     def delivering(self, talk: Talk) -> Script[int]:
         """Hand in what waits, the oldest first; returns how many traces wait still, as they could not be judged.
