@@ -116,6 +116,15 @@ class Store(TraceStore):
         """Raises StorageError unless the store answers and its tables are of this program's version."""
         schema.check_schema(self._database)
 
+    def providers(self, positions: Collection[int]) -> dict[int, str]:
+        """Who brought the traces at these positions; no key where nobody is known to."""
+        query = select(traces.c.position, traces.c.provider).where(traces.c.provider.is_not(None))
+        found: dict[int, str] = {}
+        with self._database.reading() as connection:
+            for some in read.batches(positions, read.KEYS_A_QUERY):
+                found.update(tuple(row) for row in connection.execute(query.where(traces.c.position.in_(some))))
+        return found
+
     def position(self) -> int:
         """The last position given out, 0 in an empty store."""
         with self._database.reading() as connection:

@@ -1,79 +1,87 @@
-"""A trace service for tests: `rucio-trace serve` as its operator starts it, on a store of its own."""
+"""A real `rucio-trace serve` on a free port, for tests, and what they send it."""
 
 from __future__ import annotations
 
+import json
 import os
-import signal
-import subprocess
+import re
 import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rucio_trace.client import Client, ServiceStore
+import httpx
+from rucio_trace_sandbox.processes import Server
+from samples import authority
+
+from rucio_trace.envelope import to_json
 from rucio_trace.service.access import Role
 from rucio_trace.service.tokens import TokenFile
-from rucio_trace.store import Store
 
 if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import Any
+    from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["ServiceProcess"]
+    from rucio_trace.envelope import Trace
 
-CLI = "from rucio_trace.cli import main; main()"
+__all__ = ["Running", "address", "body", "program", "serving"]
+
+_LISTENING = re.compile(rb"listening on (\S+), ")
 
 
-class ServiceProcess:
-    """Killed and started again at will; its port and its token stay the same."""
+@dataclass
+class Running:
+    """The service, and how to speak to it as somebody."""
 
-    def __init__(self, folder: Path, trust: str, store: str | None = None, **settings: Any) -> None:
-        """*trust* is the `[trust]` section of its settings."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.port = folder, 0
-        self.store_url = store or f"sqlite:///{folder}/traces.db"
-        lines = "\n".join(f"{key} = {value}" for key, value in settings.items())
-        self.config = folder / "service.toml"
-        self.config.write_text(
-            f'[store]\nurl = "{self.store_url}"\n[trust]\n{trust}\n[service]\ntokens = "tokens.json"\n{lines}\n'
-        )
-        tokens = TokenFile(folder / "tokens.json")
-        self.token = tokens.create("recorder", "SITE-A", [Role.REGISTER, Role.READ], datetime.now(UTC))
-        self.token_file = folder / "token"
-        self.token_file.write_text(self.token + "\n")
-        self._process: subprocess.Popen[str] | None = None
-        self.start()
+    url: str
+    server: Server
+    tokens: TokenFile
 
-    def start(self) -> None:
-        command = [sys.executable, "-c", CLI, "--config", str(self.config), "serve", "--port", str(self.port)]
-        with (self.folder / "service.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line.startswith("listening on "), (self.folder / "service.log").read_text()
-        self.url = line.split()[2].rstrip(",")
-        self.port = int(self.url.rpartition(":")[2])
+    def token(self, name: str = "registrar", provider: str = "SITE", *roles: Role) -> str:
+        """A new token; to register unless other roles are given."""
+        return self.tokens.create(name, provider, roles or [Role.REGISTER], datetime.now(UTC))
 
-    def kill(self) -> None:
-        """Without a warning, as a machine goes."""
-        self._end(signal.SIGKILL)
+    def client(self, token: str | None = None, **options: Any) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, **options)
 
-    def close(self) -> None:
-        self._end(signal.SIGTERM)
 
-    def _end(self, number: int) -> None:
-        if self._process is not None:
-            os.kill(self._process.pid, number)
-            self._process.wait(30)
-            assert self._process.stdout is not None
-            self._process.stdout.close()
-            self._process = None
+@contextmanager
+def serving(
+    folder: Path, store_url: str, *, trust: Mapping[str, Any] | None = None, port: int = 0, **service: Any
+) -> Iterator[Running]:
+    """Run the service; *service* are options of that section of the settings, *trust* of the other.
 
-    def client(self, *, token: bool = True, patience: float = 5.0, **options: Any) -> Client:
-        return Client(self.url, self.token if token else None, patience=patience, **options)
+    Unless told otherwise it believes whom `samples` sign with.
+    """
+    folder.mkdir(exist_ok=True, parents=True)
+    anchor, tokens, settings = folder / "anchor.pem", folder / "tokens.json", folder / "rucio-trace.toml"
+    anchor.write_bytes(authority().pem)
+    options = {"port": port, "tokens": str(tokens), **service}
+    trust = {"anchors": [str(anchor)]} if trust is None else trust
+    lines = ["[store]", f"url = {json.dumps(store_url)}", "[service]"]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in options.items()]
+    lines += ["[trust]", *(f"{key} = {json.dumps(value)}" for key, value in trust.items())]
+    settings.write_text("\n".join(lines))
+    with program(folder, "serve", settings=settings) as server:
+        yield Running(address(server), server, TokenFile(tokens))
 
-    def asked(self, *, own: bool = True) -> ServiceStore:
-        return ServiceStore(self.client(), own=own)
 
-    def store(self) -> Store:
-        """What the service keeps, to look into it."""
-        return Store.open(self.store_url, migrate=False)
+@contextmanager
+def program(folder: Path, *arguments: str, settings: Path = Path(os.devnull), **environment: str) -> Iterator[Server]:
+    """Run `rucio-trace` until it has said where it listens."""
+    argv = [str(Path(sys.executable).with_name("rucio-trace")), "--config", str(settings), *arguments]
+    with Server("serve", argv, log=folder / "log", env=os.environ | environment) as server:
+        server.wait_until_ready(lambda: server.has_said(b"listening on "), seconds=60)
+        yield server
+
+
+def address(server: Server) -> str:
+    """Where it listens."""
+    return _LISTENING.findall(server.log.read_bytes())[-1].decode()
+
+
+def body(traces: Iterable[Trace]) -> bytes:
+    """What a client posts."""
+    return json.dumps([to_json(trace) for trace in traces]).encode()
