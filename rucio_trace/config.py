@@ -197,6 +197,8 @@ class Service:
     certificate: Path | None = None
     key: Path | None = None
     max_body_bytes: int = _at_least(64 * 1024**2, 1024)
+    max_silence_seconds: int = _at_least(30)
+    max_body_seconds: int = _at_least(600)
     max_waiting_traces: int = _at_least(20_000)
 
 

@@ -59,6 +59,8 @@ COMMANDS = {
     "backfill": "Prove and sign an archive that is older than its traces.",
     "audit": "Have replicas read anew, and report how well they are proven.",
     "store": "Prepare and inspect the trace store.",
+    "serve": "Answer over HTTP: take traces in, find them, judge by them.",
+    "token": "Make and end tokens for the trace service.",
     "key": "Make signing keys and certificate requests.",
     "demo": "Run a whole federation on this machine.",
 }
@@ -121,6 +123,8 @@ _EXTRAS = {
     "demo": "sandbox",
     "upload": "client",
     "download": "client",
+    "serve": "service",
+    "token": "service",
 }
 # Modules that only a part of a command needs.
 _MODULES = {"distributed": "dask", "jinja2": "report", "matplotlib": "report"}

@@ -12,7 +12,7 @@ from rucio_trace.envelope import Trace, parse_traces, unreadable
 from rucio_trace.errors import Malformed, TraceabilityError
 from rucio_trace.strictjson import MAX_BYTES
 
-__all__ = ["BATCH_BYTES", "BATCH_TRACES", "read_traces"]
+__all__ = ["BATCH_BYTES", "BATCH_TRACES", "elements", "read_traces"]
 
 BATCH_TRACES = 500  # as recorders send them: one transaction of the store
 BATCH_BYTES = MAX_BYTES // 2
@@ -40,7 +40,7 @@ def read_traces(pieces: Iterable[bytes]) -> Iterator[list[Trace]]:
     while not start and (piece := next(pieces, None)) is not None:
         start = piece.lstrip(_SPACE)
     if start.startswith(b"["):
-        yield from _batches(_elements(start[1:], pieces))
+        yield from _batches(elements(start[1:], pieces))
     else:
         yield parse_traces(_whole(start, pieces))
 
@@ -99,9 +99,13 @@ def _one(element: bytes | None) -> Trace:
     return traces[0]
 
 
-def _elements(start: bytes, pieces: Iterable[bytes]) -> Iterator[bytes | None]:
-    """The elements of an array whose opening bracket has been read, as they stand there; None for one too long."""
-    cutter = _Cutter()
+def elements(start: bytes, pieces: Iterable[bytes], *, max_bytes: int = MAX_BYTES) -> Iterator[bytes | None]:
+    """The elements of an array whose opening bracket has been read, as they stand there; None for one too long.
+
+    Raises:
+        Malformed: the array does not end, or more follows.
+    """
+    cutter = _Cutter(max_bytes)
     yield from cutter.cut(start)
     for piece in pieces:
         yield from cutter.cut(piece)
@@ -130,8 +134,9 @@ def _end_of_value(text: str, position: int) -> int:
 class _Cutter:
     """Follows brackets and strings, and nothing else of what JSON asks: the elements are parsed later."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self.ended = False
+        self._max_bytes = max_bytes
         self._depth = 0  # within the element
         self._in_string = False
         self._escape = b""  # a backslash that ended a piece
@@ -184,12 +189,12 @@ class _Cutter:
 
     def _keep(self, part: bytes) -> None:
         self._length += len(part)
-        if self._length <= MAX_BYTES:
+        if self._length <= self._max_bytes:
             self._parts.append(part)
         else:
             self._parts = []
 
     def _taken(self) -> bytes | None:
-        element = b"".join(self._parts).strip(_SPACE) if self._length <= MAX_BYTES else None
+        element = b"".join(self._parts).strip(_SPACE) if self._length <= self._max_bytes else None
         self._parts, self._length = [], 0
         return element

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from anyio import to_thread
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.staticfiles import StaticFiles
 
 from rucio_trace import __version__
-from rucio_trace.service import problems
+from rucio_trace.service import cdse, native, probes, problems
+from rucio_trace.service.access import Open
+from rucio_trace.service.bodies import Bounded
+from rucio_trace.service.intake import Intake, registering
+from rucio_trace.service.metrics import Counted, Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from rucio_trace.config import Service as ServiceSettings
     from rucio_trace.identity import Trust
@@ -32,9 +42,48 @@ class Service:
     settings: ServiceSettings
 
 
+ROUTERS = (probes.router, *native.ROUTERS, cdse.router)
+
+
 def create_app(service: Service) -> FastAPI:
-    """The ASGI application of *service*."""
-    app = FastAPI(title="rucio-trace", version=__version__, summary="Signed provenance traces of replicas in Rucio")
-    app.state.service = service
+    """The ASGI application of *service*; when it ends, what was accepted is finished."""
+    intake = Intake(registering(service), service.settings.max_waiting_traces)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await to_thread.run_sync(intake.close)
+        service.store.close()
+
+    app = FastAPI(
+        title="rucio-trace",
+        version=__version__,
+        summary="Signed provenance traces of replicas in Rucio",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service, app.state.intake = service, intake
+    app.state.metrics = Metrics(service.store, intake)
     problems.install(app)
+    app.add_middleware(Bounded, settings=service.settings)
+    app.add_middleware(Counted, metrics=app.state.metrics)
+    for router in ROUTERS:
+        app.include_router(router)
+    _add_documentation(app)
     return app
+
+
+def _add_documentation(app: FastAPI) -> None:
+    """A page on which the API can be read and tried: from this host, where fastapi-offline is installed."""
+    page = {}
+    if spec := find_spec("fastapi_offline"):
+        folder = Path(str(spec.origin)).parent / "static"
+        app.mount("/docs/files", StaticFiles(directory=folder), name="docs")
+        page = {"js": "swagger-ui-bundle.js", "css": "swagger-ui.css", "favicon": "favicon.png"}
+
+    @app.get("/docs", include_in_schema=False, dependencies=[Open])
+    async def documentation(request: Request) -> Response:
+        root = request.scope.get("root_path", "")
+        files = {f"swagger_{kind}_url": f"{root}/docs/files/{name}" for kind, name in page.items()}
+        return get_swagger_ui_html(openapi_url=f"{root}{app.openapi_url}", title=app.title, **files)  # type: ignore[arg-type]

@@ -1,17 +1,37 @@
-"""How the service says no: RFC 9457 problem details; `detail` names the object, expected, found and what to do."""
+"""How the service says no: RFC 9457 problems, whose `detail` names the object, expected, found and what to do."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
-from rucio_trace.errors import ConfigurationError, Malformed, Refuted, StorageError, TraceabilityError
+from rucio_trace.errors import ConfigurationError, Malformed, Refuted, StorageError, TraceabilityError, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fastapi import FastAPI, Request, Response
 
-__all__ = ["BadRequest", "Busy", "Forbidden", "NotFound", "Problem", "TooLarge", "Unauthenticated", "install"]
+__all__ = [
+    "BadRequest",
+    "Busy",
+    "Forbidden",
+    "NotFound",
+    "Problem",
+    "TooLarge",
+    "TooSlow",
+    "Unauthenticated",
+    "Unavailable",
+    "UnknownEncoding",
+    "described",
+    "install",
+]
+
+LOG = logging.getLogger("rucio-trace.service")
 
 RETRY_SECONDS = 5
 """When a client should come again: a full queue empties, and a database restarts, in about that time."""
@@ -57,33 +77,105 @@ class NotFound(Problem):
         super().__init__(what, expected="one in this service", found="none")
 
 
-class TooLarge(Problem):
+class _Unread(Problem):
+    """The rest of the body is not read: the connection ends with the answer."""
+
+    def headers(self) -> dict[str, str]:
+        return {"Connection": "close"}
+
+
+class TooLarge(_Unread):
     status, title = 413, "too large"
 
 
-class Busy(Problem):
-    status, title = 429, "too many at once"
+class TooSlow(_Unread):
+    status, title = 408, "too slow"
 
+
+class UnknownEncoding(_Unread):
+    status, title = 415, "cannot be read"
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "Accept-Encoding": "gzip, zstd, identity"}
+
+
+class _Later(Problem):
     def headers(self) -> dict[str, str]:
         return {"Retry-After": str(RETRY_SECONDS)}
 
 
-def problem(status: int, title: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:
+class Busy(_Later):
+    status, title = 429, "too many at once"
+
+
+class Unavailable(_Later):
+    status, title = 503, "unavailable"
+
+
+def problem(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
+_DESCRIPTIONS = {
+    400: "The request cannot be read.",
+    401: "The token is missing where one is needed, or not known.",
+    403: "The token does not allow this.",
+    404: "There is none, or none that you may see.",
+    408: "The body took too long; nothing was done.",
+    413: "More than one request may bring; nothing was done.",
+    415: "The body is packed in a way that is not known.",
+    429: "Too much waits already; nothing was done. Come again after `Retry-After` seconds.",
+    503: "The store does not answer, or something is not configured. Come again after `Retry-After` seconds.",
+}
+_SCHEMA = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {"type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}}
+    | {"detail": {"type": "string", "description": "The object, what was expected, what was found, what to do."}},
+}
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route's `responses` say of these problems."""
+    content = {"application/problem+json": {"schema": _SCHEMA}}
+    return {status: {"description": _DESCRIPTIONS[status], "content": content} for status in statuses}
+
+
 def install(app: FastAPI) -> None:
-    """Answer each of our errors with its problem."""
+    """Answer each error with its problem: ours, those of the framework, and as a last resort a bug."""
+    app.add_exception_handler(TraceabilityError, _of_ours)
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(RequestValidationError, _of_parameters)
+    app.add_exception_handler(Exception, _of_a_bug)
 
-    async def answer(_request: Request, error: Exception) -> Response:
-        if isinstance(error, Problem):
-            return problem(error.status, error.title, str(error), error.headers())
-        if isinstance(error, Malformed | Refuted):
-            return problem(400, "bad request", str(error))
-        retry = {"Retry-After": str(RETRY_SECONDS)}
-        if isinstance(error, StorageError | ConfigurationError):
-            return problem(503, "unavailable", str(error), retry)
-        return problem(503, "undecided", str(error), retry)
 
-    app.add_exception_handler(TraceabilityError, answer)
+async def _of_ours(_request: Request, error: Exception) -> Response:
+    if isinstance(error, Problem):
+        return problem(error.status, error.title, str(error), error.headers())
+    if isinstance(error, Malformed | Refuted):
+        return problem(400, "bad request", str(error))
+    if isinstance(error, StorageError | ConfigurationError):
+        LOG.error("%s", error)
+        return problem(503, "unavailable", str(error), {"Retry-After": str(RETRY_SECONDS)})
+    return problem(503, "undecided", str(error), {"Retry-After": str(RETRY_SECONDS)})
+
+
+async def _of_http(request: Request, error: Exception) -> Response:
+    """No such path or method; or a body that the framework was reading when one of our bounds ended it."""
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, TraceabilityError):
+        return await _of_ours(request, error.__cause__)
+    title = str(error.detail)
+    return problem(error.status_code, title.lower(), f"{request.method} {request.url.path}: {title}", error.headers)
+
+
+async def _of_parameters(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [{key: fault[key] for key in ("loc", "msg", "type")} for fault in error.errors()]
+    detail = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in errors)
+    return problem(422, "cannot be understood", shown(detail), errors=errors)
+
+
+async def _of_a_bug(_request: Request, _error: Exception) -> Response:
+    return problem(500, "internal error", "this is a bug; the service's log says more")  # uvicorn writes where it was

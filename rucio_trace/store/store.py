@@ -121,6 +121,10 @@ class Store:
         """
         return copy(self._database, target._database)
 
+    def check(self) -> None:
+        """Raises StorageError unless the store answers and its tables are of this program's version."""
+        schema.check_schema(self._database)
+
     def position(self) -> int:
         """The last position given out, 0 in an empty store."""
         with self._database.reading() as connection:

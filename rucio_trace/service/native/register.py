@@ -1,0 +1,121 @@
+"""`POST /traces` and `GET /traces/{id}`: traces go in, and come out as they were signed."""
+
+from collections import Counter
+from typing import Annotated, Any
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from rucio_trace.service.access import Reads, Registers
+from rucio_trace.service.bodies import read_body, unpacked
+from rucio_trace.service.intake import Item, trusted
+from rucio_trace.service.items import MAX_ITEMS, read_items
+from rucio_trace.service.native.examples import ITEM, TRACE
+from rucio_trace.service.native.records import answer, record
+from rucio_trace.service.problems import NotFound, described
+from rucio_trace.store import Outcome
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api/v2", tags=["traces"])
+
+_PARSERS = CapacityLimiter(2)  # work of the interpreter: more threads would only take turns
+
+
+class Fault(BaseModel):
+    kind: str
+    what: str
+    expected: str
+    found: str
+    trace: str | None
+
+
+class Answer(BaseModel):
+    """What became of one item. `position` is null unless it is in the store, `id` if it has no signed text."""
+
+    id: str | None
+    outcome: Outcome
+    position: int | None
+    reason: str | None
+    faults: list[Fault]
+
+
+class Answers(BaseModel):
+    """How many of each outcome, and one answer for each item, in their order."""
+
+    stored: int
+    known: int
+    conflict: int
+    refused: int
+    undecided: int
+    results: list[Answer]
+
+
+class Record(BaseModel):
+    """A trace as the service knows it. Only what is signed within `trace` is anybody's word."""
+
+    id: str
+    position: int
+    registered_at: str
+    trace: dict[str, Any]
+
+
+_ITEM = {
+    "type": "object",
+    "description": "A trace (docs/format.md), or `trace` with `list`, the base64 list of a batch, or with `scope`.",
+}
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"type": "array", "maxItems": MAX_ITEMS, "items": _ITEM},
+            "examples": {
+                "traces": {"summary": "Traces, as they were signed", "value": [TRACE]},
+                "with scope": {"summary": "A file in no Rucio is to join a product of this scope", "value": [ITEM]},
+            },
+        },
+        "application/x-ndjson": {"schema": {"type": "string", "description": "One such item a line."}},
+    },
+}
+
+
+@router.post(
+    "/traces",
+    openapi_extra={"requestBody": _BODY},
+    responses={200: {"model": Answers}, **described(400, 401, 403, 408, 413, 415, 429, 503)},
+)
+async def register(
+    request: Request,
+    principal: Registers,
+    scope: Annotated[str | None, Query(description="What items of files in no Rucio join that name no scope.")] = None,
+) -> Response:
+    """Register traces, each once: repeating a request is safe, and after 429 or 503 it is what to do.
+
+    Everything said to be stored or known is durable. An item that is refused costs itself alone.
+    """
+    state = request.app.state
+    trusted(state.service)
+    body = await read_body(request)
+    items = await to_thread.run_sync(_items, request, body, scope, limiter=_PARSERS)
+    answers = await state.intake.register(items, principal.provider)
+    state.metrics.registered(answers)
+    counts = Counter(each.outcome for each in answers)
+    return JSONResponse({**{str(o): counts[o] for o in Outcome}, "results": [answer(each) for each in answers]})
+
+
+def _items(request: Request, body: bytes, scope: str | None) -> list[Item]:
+    most = request.app.state.service.settings.max_body_bytes
+    pieces = unpacked(body, request.headers.get("content-encoding"), most)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return read_items(pieces, is_json=kind == "application/json", scope=scope)
+
+
+@router.get("/traces/{trace_id}", response_model=Record, responses=described(401, 404, 503))
+def trace(trace_id: str, store: Reads) -> Any:
+    """The trace with this id."""
+    found = store.by_id(trace_id)
+    if not found:
+        raise NotFound(f"trace {trace_id}")
+    return record(found[0])

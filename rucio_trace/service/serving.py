@@ -1,0 +1,147 @@
+"""The service as processes: opened from the settings, one port, as many workers as wanted.
+
+`open_app` runs in each worker; `run` prepares the store and the port once, and stays until a signal ends it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from rucio_trace.configured import open_store
+from rucio_trace.errors import ConfigurationError
+from rucio_trace.service.access import Access
+from rucio_trace.service.app import Service, create_app
+from rucio_trace.service.tokens import Tokens
+from rucio_trace.watched import Trusted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from fastapi import FastAPI
+
+    from rucio_trace.config import Service as ServiceSettings
+    from rucio_trace.config import Settings
+
+__all__ = ["at_home", "open_app", "run"]
+
+_GRACE_SECONDS = 30  # what a transaction of the store may still take when the service ends
+_BACKLOG = 2048  # connections that wait to be accepted
+
+
+def at_home(settings: Settings, environment: Mapping[str, str] = os.environ) -> Settings:
+    """*settings* with a store and a file of tokens: where none are named, those of the user."""
+    data = environment.get("XDG_DATA_HOME") or Path(environment.get("HOME", "/var/lib")) / ".local" / "share"
+    folder = Path(data) / "rucio-trace"
+    store, service = settings.store, settings.service
+    if not store.url:
+        store = replace(store, url=f"sqlite:///{folder / 'traces.db'}")
+    return replace(settings, store=store, service=replace(service, tokens=service.tokens or folder / "tokens.json"))
+
+
+def open_app(settings: Settings) -> FastAPI:
+    """The service that *settings*, completed by `at_home`, describe, on a store that is ready.
+
+    Raises:
+        ConfigurationError, StorageError: something named is missing or wrong.
+    """
+    _end_with_parent()
+    assert settings.service.tokens is not None
+    access = Access(Tokens(settings.service.tokens), frozenset(settings.service.private))
+    trusted = Trusted(settings.trust)
+    store = open_store(settings, migrate=False)
+    return create_app(Service(store, trusted, settings.trust.allow_stale_crl, access, settings.service))
+
+
+def run(settings: Settings, listening: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; *listening* is told the address once connections are taken.
+
+    Raises:
+        ConfigurationError, StorageError: as `open_app`; or the address cannot be listened on.
+    """
+    service = settings.service
+    if (service.certificate is None) != (service.key is None):
+        raise ConfigurationError("[service]", expected="certificate and key, or neither", found="one of them")
+    if settings.store.url.startswith("sqlite:///"):
+        Path(settings.store.url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
+    with open_store(settings, migrate=True):
+        pass
+    with _listening(service) as port, _counting_together(service.workers):
+        config = uvicorn.Config(
+            partial(open_app, settings),
+            factory=True,
+            workers=service.workers,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            ssl_certfile=service.certificate,
+            ssl_keyfile=service.key,
+        )
+        if service.workers == 1:
+            config.load()  # what is wrong shows before anybody connects
+        host = f"[{service.address}]" if ":" in service.address else service.address
+        listening(f"http{'s' if service.certificate else ''}://{host}:{port.getsockname()[1]}")
+        if service.workers == 1:
+            uvicorn.Server(config).run([port])
+        else:
+            Multiprocess(config, [port]).run()
+
+
+@contextmanager
+def _listening(service: ServiceSettings) -> Iterator[socket.socket]:
+    try:
+        family, *_, address = socket.getaddrinfo(
+            service.address, service.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        port = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        where = f"{service.address} port {service.port}"
+        raise ConfigurationError(
+            where, expected="an address to listen on", found=error.strerror or str(error)
+        ) from error
+    with port:
+        port.set_inheritable(True)
+        yield port
+
+
+@contextmanager
+def _counting_together(workers: int) -> Iterator[None]:
+    """A folder in which several processes count, so that any of them can tell for all."""
+    if workers == 1:
+        yield
+        return
+    folder = tempfile.mkdtemp(prefix="rucio-trace-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would go on, and hold the port that its successor wants."""
+    if (parent := multiprocessing.parent_process()) is not None:
+
+        def follow(sentinel: int = parent.sentinel) -> None:
+            wait([sentinel])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=follow, name="parent", daemon=True).start()
