@@ -144,7 +144,7 @@ class FileJudge:
         if not lacking:
             return candidate
         found = digest_file(path, lacking, progress=self.progress)
-        if candidate.hashes and candidate.size != found.size:
+        if candidate.hashes and candidate.size is not None and candidate.size != found.size:
             raise FileChanged(path, candidate.size, found.size)
         return replace(candidate, size=found.size, hashes={**candidate.hashes, **found.hashes})
 

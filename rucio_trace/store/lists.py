@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import LargeBinary, bindparam, delete, func, select, tuple_
+from sqlalchemy import LargeBinary, bindparam, delete, exists, func, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from rucio_trace.batch import LineProof, check_list, product_of, read_line
@@ -130,10 +130,15 @@ def proven(connection: Connection, reader: Reader, keys: Collection[ProductKey])
         CorruptRow: a line is not one that was signed, or not of the product it is filed under.
     """
     by_print = {_print(key): key for key in keys}
+    query = select(lines).order_by(lines.c.position)
+    if reader.hidden:
+        of_batch = traces.c.position == lines.c.position
+        hidden = exists(select(traces.c.position).where(of_batch, traces.c.provider.in_(reader.hidden)))
+        query = query.where(~hidden)
     rows = [
         row
         for some in batches(by_print, KEYS_A_QUERY)
-        for row in connection.execute(select(lines).where(_of(connection, some)).order_by(lines.c.position))
+        for row in connection.execute(query.where(_of(connection, some)))
     ]
     if not rows:
         return {}

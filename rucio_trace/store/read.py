@@ -37,21 +37,35 @@ _STRONG_DIGITS: Final = min(HEX_DIGITS[algorithm] for algorithm in STRONG)
 
 _CACHED_CERTIFICATES: Final = 4_096  # of about 1 KB
 
+_CACHED_ROWS: Final = 4_096
+_CACHED_CHARACTERS: Final = 8_192  # of a message: together some 40 MB at most, of usual products 25 MB
+
 T = TypeVar("T")
 
 
 class Reader:
-    """Turns rows into traces; keeps the certificates it has met, which never change."""
+    """Turns rows into traces.
+
+    It keeps the certificates it has met, which never change, and some traces with their rows: one that is read again as
+    it was is not parsed again, which is half the work of a verdict.
+    """
 
     def __init__(self, hidden: Collection[str] = ()) -> None:
         """The traces that *hidden* providers brought do not exist for it."""
         self._certificates: dict[bytes, bytes] = {}
-        self._hidden = frozenset(hidden)
+        self._parsed: dict[int, tuple[Row[Any], Stored]] = {}
+        self.hidden = frozenset(hidden)
 
     def without_providers(self, hidden: Collection[str]) -> Reader:
         reader = Reader(hidden)
-        reader._certificates = self._certificates
+        reader._certificates, reader._parsed = self._certificates, self._parsed
         return reader
+
+    def visible(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+        """*condition*, of what exists for this reader; whoever does not use `read` must ask by it."""
+        if not self.hidden:
+            return condition
+        return condition & (traces.c.provider.is_(None) | traces.c.provider.not_in(self.hidden))
 
     def read(
         self, connection: Connection, condition: ColumnElement[bool], *, limit: int | None = None, newest: bool = False
@@ -61,15 +75,25 @@ class Reader:
         Raises:
             CorruptRow: one of them was altered in the database.
         """
-        if self._hidden:
-            condition &= traces.c.provider.is_(None) | traces.c.provider.not_in(self._hidden)
         order = traces.c.position.desc() if newest else traces.c.position
         try:
-            rows = connection.execute(select(traces).where(condition).order_by(order).limit(limit)).all()
+            query = select(traces).where(self.visible(condition)).order_by(order).limit(limit)
+            rows = connection.execute(query).all()
         except (TypeError, ValueError, AttributeError) as error:  # a column of a type its reader cannot take
             raise CorruptRow("unknown", "a column", "as written by the store", str(error)) from error
         certificate = self._load_certificates(connection, rows).__getitem__
-        return [to_stored(row, certificate) for row in rows]
+        return [self._stored(row, certificate) for row in rows]
+
+    def _stored(self, row: Row[Any], certificate: Callable[[bytes], bytes]) -> Stored:
+        known = self._parsed.get(row.position)
+        if known is not None and known[0] == row:
+            return known[1]
+        stored = to_stored(row, certificate)
+        if len(row.message) <= _CACHED_CHARACTERS:
+            if len(self._parsed) >= _CACHED_ROWS:
+                self._parsed.clear()
+            self._parsed[row.position] = row, stored
+        return stored
 
     def histories(
         self, connection: Connection, keys: Collection[ProductKey], may_join: MayJoin = anybody

@@ -17,6 +17,7 @@ from rucio_trace.errors import Malformed, Refuted, Undecided
 from rucio_trace.faults import Uncertain, Unsigned
 from rucio_trace.statement import SCHEMA
 from rucio_trace.store.bulk import insert_rows
+from rucio_trace.store.counts import add_counts
 from rucio_trace.store.cycles import Ancestry
 from rucio_trace.store.errors import CorruptRow
 from rucio_trace.store.lists import SignedList, insert_lists, needs_list, to_list
@@ -24,6 +25,7 @@ from rucio_trace.store.read import KEYS_A_QUERY, batches
 from rucio_trace.store.records import Outcome, Registration
 from rucio_trace.store.rows import Entry, fingerprint, to_entry
 from rucio_trace.store.tables import certificates, digest_sets, digests, head, inputs, traces
+from rucio_trace.store.texts import insert_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -184,6 +186,8 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime, provid
         for position, entry in new.items()
     ]
     insert_rows(connection, traces, rows)
+    add_counts(connection, rows)
+    insert_texts(connection, {position: entry.trace.statement for position, entry in new.items()})
     insert_lists(connection, {position: entry.list for position, entry in new.items() if entry.list is not None})
     edges = [{"digest": digest, "position": position} for position, entry in new.items() for digest in entry.inputs]
     if edges:

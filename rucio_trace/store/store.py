@@ -13,12 +13,13 @@ from sqlalchemy import select
 from rucio_trace.lineage import explore
 from rucio_trace.store import evidence, lists, read, schema
 from rucio_trace.store.copy import copy
+from rucio_trace.store.counts import Statistics, read_counts
 from rucio_trace.store.database import Database
 from rucio_trace.store.histories import anybody
 from rucio_trace.store.lineage import StoredRecords
 from rucio_trace.store.protocol import TraceStore
 from rucio_trace.store.register import Rules, register
-from rucio_trace.store.search import Filters, search
+from rucio_trace.store.search import Filters, Page, search
 from rucio_trace.store.tables import head, indexable, traces
 from rucio_trace.trace import Event
 
@@ -248,16 +249,29 @@ class Store(TraceStore):
         until: datetime | None = None,
         limit: int = 100,
     ) -> list[Stored]:
-        """The newest traces that fulfil everything given, newest first.
-
-        `name_prefix` is of the file's base name, or of `scope:name` if it holds a colon; `digest` is the file's or
-        a member's, by any algorithm; `status` is the product's; times are those of the events, `until` excluded.
-        """
+        """The newest traces that fulfil everything given, newest first: all pages of `find`, up to *limit*."""
         filters = Filters(
             name_prefix=name_prefix, digest=digest, status=status, event=event, rse=rse, since=since, until=until
         )
+        page = self.find(filters, limit)
+        found = page.traces
+        while len(found) < limit and page.next is not None:
+            page = self.find(filters, limit - len(found), page.next)
+            found += page.traces
+        return found
+
+    def find(self, filters: Filters, limit: int, before: int | None = None) -> Page:
+        """The newest *limit* traces that fulfil *filters*, of those below the position *before*.
+
+        What is registered meanwhile moves nothing: it stands above. See `Page` for how to go on.
+        """
         with self._database.reading() as connection:
-            return search(connection, self._reader, filters, limit)
+            return search(connection, self._reader, filters, limit, before)
+
+    def statistics(self) -> Statistics:
+        """How many traces there are, by event and by RSE; counted when they came, so that it costs nothing."""
+        with self._database.snapshot() as connection:
+            return read_counts(connection, self._reader)
 
     def candidates(
         self,
@@ -280,6 +294,20 @@ class Store(TraceStore):
         with self._database.reading() as connection:
             names = [base_name] if isinstance(base_name, str) else base_name
             found = evidence.collect(connection, self._reader, hashes, names, did, product_digest)
+        return [Evidence(trace=stored.trace, registered_at=stored.registered_at) for stored in found]
+
+    def candidates_of_many(
+        self, digests: Collection[str], names: Collection[str], dids: Collection[str]
+    ) -> list[Evidence]:
+        """All that is known of the products that bear one of these strong digests or base names, or are of these DIDs.
+
+        Raises:
+            TooMuchEvidence: more than could be judged at once: ask for fewer.
+        """
+        from rucio_trace.verify import Evidence
+
+        with self._database.reading() as connection:
+            found = evidence.collect_many(connection, self._reader, digests, names, dids)
         return [Evidence(trace=stored.trace, registered_at=stored.registered_at) for stored in found]
 
     def lineage(self, digests: Collection[str], *, up: bool, depth: int | None = None) -> Lineage | None:

@@ -23,11 +23,12 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from rucio_trace.store.types import OPTIONS, UtcTime, binary, indexed_text, long_binary, long_text
+from rucio_trace.store.types import OPTIONS, UtcTime, Words, binary, indexed_text, long_binary, long_text
 
 __all__ = [
     "INDEXED_CHARACTERS",
     "certificates",
+    "counts",
     "digest_sets",
     "digests",
     "head",
@@ -36,6 +37,7 @@ __all__ = [
     "lines",
     "list_pieces",
     "metadata",
+    "texts",
     "traces",
 ]
 
@@ -175,5 +177,31 @@ lines = Table(
     Column("position", BigInteger, nullable=False),
     Column("line", Integer, nullable=False),
     sqlite_with_rowid=False,
+    **OPTIONS,
+)
+
+# The words of names and attributes, for `texts`: a row per name, and one more where its attributes hold others. On
+# SQLite the index of words is a table of its own, `trace_words`, which a trigger fills.
+texts = Table(
+    "trace_texts",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", _text(), nullable=False),
+    Column("words", Words(), nullable=False),
+    Index(None, "name"),
+    Index("ix_trace_texts_words", "words", postgresql_using="gin", mysql_prefix="FULLTEXT"),
+    **OPTIONS,
+)
+
+# How many traces there are, and between which positions; no RSE and no provider are empty texts.
+counts = Table(
+    "trace_counts",
+    metadata,
+    Column("event", _text(16), primary_key=True),
+    Column("rse", _text(), primary_key=True),
+    Column("provider", _text(64), primary_key=True),
+    Column("traces", BigInteger, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
     **OPTIONS,
 )

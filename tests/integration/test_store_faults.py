@@ -123,10 +123,16 @@ def test_a_store_of_a_newer_program_is_left_alone(store_url: str) -> None:
             Store.open(store_url, migrate=migrate)
 
 
+def _not_sqlites_words(thing: Any, name: str, kind: str, _reflected: bool, _other: Any) -> bool:
+    """The index of words, which on SQLite is a table with tables of its own."""
+    return not (kind == "table" and name.startswith("trace_words")) and name != "ix_trace_texts_words"
+
+
 def test_the_migrations_make_the_tables_the_program_thinks_of(store_url: str) -> None:
     Store.open(store_url).close()
     with Database(store_url).reading() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": "trace_store_version"})
+        opts = {"version_table": "trace_store_version", "include_object": _not_sqlites_words}
+        context = MigrationContext.configure(connection, opts=opts)
         assert compare_metadata(context, metadata) == []
 
 
