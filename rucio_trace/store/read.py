@@ -20,7 +20,7 @@ from rucio_trace.store.tables import certificates, digests, indexable, traces
 from rucio_trace.trace import HEX_DIGITS, STRONG, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from sqlalchemy import ColumnElement, Connection, Row
 
