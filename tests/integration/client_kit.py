@@ -1,13 +1,12 @@
-"""A trace service for tests: `rucio-trace serve` as its operator starts it, on a store of its own."""
+"""A trace service that goes and comes back, for those who ask it."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from service_kit import address, program
 
 from rucio_trace.client import Client, ServiceStore
 from rucio_trace.service.access import Role
@@ -16,59 +15,46 @@ from rucio_trace.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
-__all__ = ["ServiceProcess"]
+    from rucio_trace_sandbox.processes import Server
 
-CLI = "from rucio_trace.cli import main; main()"
+__all__ = ["Service"]
 
 
-class ServiceProcess:
-    """Killed and started again at will; its port and its token stay the same."""
+class Service:
+    """`rucio-trace serve` on a store of its own: its port and its token stay the same when it is started again."""
 
-    def __init__(self, folder: Path, trust: str, store: str | None = None, **settings: Any) -> None:
-        """*trust* is the `[trust]` section of its settings."""
+    def __init__(self, folder: Path, trust: str, store_url: str | None = None) -> None:
+        """*trust* is that section of its settings."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port = folder, 0
-        self.store_url = store or f"sqlite:///{folder}/traces.db"
-        lines = "\n".join(f"{key} = {value}" for key, value in settings.items())
+        self.store_url = store_url or f"sqlite:///{folder}/traces.db"
         self.config = folder / "service.toml"
         self.config.write_text(
-            f'[store]\nurl = "{self.store_url}"\n[trust]\n{trust}\n[service]\ntokens = "tokens.json"\n{lines}\n'
+            f'[store]\nurl = "{self.store_url}"\n[trust]\n{trust}\n[service]\ntokens = "tokens.json"\n'
         )
         tokens = TokenFile(folder / "tokens.json")
         self.token = tokens.create("recorder", "SITE-A", [Role.REGISTER, Role.READ], datetime.now(UTC))
         self.token_file = folder / "token"
         self.token_file.write_text(self.token + "\n")
-        self._process: subprocess.Popen[str] | None = None
+        self._stack = ExitStack()
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-c", CLI, "--config", str(self.config), "serve", "--port", str(self.port)]
-        with (self.folder / "service.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line.startswith("listening on "), (self.folder / "service.log").read_text()
-        self.url = line.split()[2].rstrip(",")
+        self._server: Server = self._stack.enter_context(
+            program(self.folder, "serve", "--port", str(self.port), settings=self.config)
+        )
+        self.url = address(self._server)
         self.port = int(self.url.rpartition(":")[2])
 
     def kill(self) -> None:
         """Without a warning, as a machine goes."""
-        self._end(signal.SIGKILL)
+        self._server.kill()
 
     def close(self) -> None:
-        self._end(signal.SIGTERM)
+        self._stack.close()
 
-    def _end(self, number: int) -> None:
-        if self._process is not None:
-            os.kill(self._process.pid, number)
-            self._process.wait(30)
-            assert self._process.stdout is not None
-            self._process.stdout.close()
-            self._process = None
-
-    def client(self, *, token: bool = True, patience: float = 5.0, **options: Any) -> Client:
+    def client(self, *, token: bool = True, patience: float = 10.0, **options: Any) -> Client:
         return Client(self.url, self.token if token else None, patience=patience, **options)
 
     def asked(self, *, own: bool = True) -> ServiceStore:

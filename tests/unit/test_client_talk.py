@@ -115,7 +115,7 @@ class TestPatience:
 
     @pytest.mark.parametrize(("wish", "seconds"), [("0", 0), ("-1", None), ("x", None), ("", None)])
     def test_the_service_says_when_to_come_again(self, wish: str, seconds: float | None) -> None:
-        _, _, (pause,) = run(TALK.one("x"), problem(503, **{"retry-after": wish}), answered(record(STORED)))
+        _, _, (pause,) = run(Talk(URL, 60).one("x"), problem(503, **{"retry-after": wish}), answered(record(STORED)))
         assert (pause <= 1.0) if seconds == 0 else (0.1 < pause < 0.3)
 
     def test_a_date_is_a_wish_too(self) -> None:
