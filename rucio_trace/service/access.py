@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 
 from rucio_trace.service.problems import Forbidden, Unauthenticated
 from rucio_trace.store import Store
@@ -69,6 +70,10 @@ class Access:
         return self._private - own
 
 
+# Tells the OpenAPI document, and so the page at /docs, that there are tokens; it decides nothing.
+_BEARER = HTTPBearer(auto_error=False)
+
+
 def _principal(request: Request) -> Principal:
     access: Access = request.app.state.service.access
     return access.identify(request.headers.get("authorization"))
@@ -86,7 +91,7 @@ async def reader(request: Request) -> Store:
     return store.without_providers(hidden)
 
 
-async def registrant(request: Request) -> Principal:
+async def registrant(request: Request, _shown: Annotated[object, Depends(_BEARER)]) -> Principal:
     """A caller who may register traces."""
     principal = _principal(request)
     if principal is ANONYMOUS:

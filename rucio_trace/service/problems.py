@@ -28,6 +28,7 @@ __all__ = [
     "Unavailable",
     "UnknownEncoding",
     "described",
+    "faults_of",
     "install",
 ]
 
@@ -124,6 +125,7 @@ _DESCRIPTIONS = {
     404: "There is none, or none that you may see.",
     408: "The body took too long; nothing was done.",
     413: "More than one request may bring; nothing was done.",
+    422: "The parameters or the traces are not what they should be.",
     415: "The body is packed in a way that is not known.",
     429: "Too much waits already; nothing was done. Come again after `Retry-After` seconds.",
     503: "The store does not answer, or something is not configured. Come again after `Retry-After` seconds.",
@@ -172,9 +174,14 @@ async def _of_http(request: Request, error: Exception) -> Response:
 
 async def _of_parameters(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    errors = [{key: fault[key] for key in ("loc", "msg", "type")} for fault in error.errors()]
+    errors = faults_of(error)
     detail = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in errors)
     return problem(422, "cannot be understood", shown(detail), errors=errors)
+
+
+def faults_of(error: RequestValidationError) -> list[dict[str, Any]]:
+    """What is wrong with which parameter, without what was sent."""
+    return [{key: fault[key] for key in ("loc", "msg", "type")} for fault in error.errors()]
 
 
 async def _of_a_bug(_request: Request, _error: Exception) -> Response:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from sqlalchemy import bindparam, false, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from rucio_trace.joining import join, linked
+from rucio_trace.joining import linked
 from rucio_trace.store.errors import CorruptRow
+from rucio_trace.store.histories import anybody, assemble
 from rucio_trace.store.rows import split_chain, to_stored
 from rucio_trace.store.tables import certificates, contents, digests, indexable, traces
 from rucio_trace.trace import HEX_DIGITS, STRONG, Event
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Row
 
+    from rucio_trace.store.histories import MayJoin
     from rucio_trace.store.records import Stored
     from rucio_trace.trace import ProductKey
 
-    # Whether the signer of a trace of a file in no Rucio may speak for products of a scope.
-    MayJoin = Callable[[Stored, str], bool]
 
 __all__ = ["KEYS_A_QUERY", "Reader", "among", "batches", "bearing", "named", "of_dids", "prefix", "with_prefix"]
 
@@ -98,12 +98,18 @@ class Reader:
         return stored
 
     def histories(
-        self, connection: Connection, keys: Collection[ProductKey], may_join: MayJoin = lambda _stored, _scope: True
+        self, connection: Connection, keys: Collection[ProductKey], may_join: MayJoin = anybody
     ) -> dict[ProductKey, list[Stored]]:
         """The traces of each of *keys* and those that joined it, in the order of their positions.
 
         There is no key for a product without any. *may_join* says whether a signer may speak in a product's scope.
         """
+        own = self.own(connection, keys)
+        strangers = self.strangers(connection, [stored for of in own.values() for stored in of])
+        return assemble(own, strangers, may_join)
+
+    def own(self, connection: Connection, keys: Collection[ProductKey]) -> dict[ProductKey, list[Stored]]:
+        """The traces of each of *keys*, in the order of their positions; there is no key for a product without any."""
         found: dict[ProductKey, list[Stored]] = {}
         for some in batches(keys, KEYS_A_QUERY):
             condition = of_dids({key.did for key in some})
@@ -113,19 +119,6 @@ class Reader:
                 key = stored.trace.statement.product
                 if key in wanted and key is not None:
                     found.setdefault(key, []).append(stored)
-        strangers = self.strangers(connection, [stored for of in found.values() for stored in of])
-        if strangers:
-            of_trace = {id(stored.trace): stored for stored in strangers}
-            for key, own in found.items():
-                joining = [
-                    of_trace[id(trace)]
-                    for trace in join(
-                        [stored.trace for stored in own],
-                        [stored.trace for stored in strangers],
-                        lambda trace, scope: may_join(of_trace[id(trace)], scope),
-                    )
-                ]
-                found[key] = sorted([*own, *joining], key=lambda stored: stored.position)
         return found
 
     def strangers(self, connection: Connection, own: Iterable[Stored]) -> list[Stored]:
