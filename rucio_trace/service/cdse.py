@@ -263,12 +263,13 @@ def _told(store: Store, found: Iterable[Stored]) -> list[dict[str, Any]]:
 def _as_trace(stored: Stored, provider: str | None) -> dict[str, Any]:
     trace, s = for_service(stored.trace), stored.trace.statement
     product = {"contents": None, "inputs": None} | trace["product"]
+    signature = trace["signature"]
     return {
-        "product": {key: product[key] for key in ("name", "size", "hash", "contents", "inputs")},
+        "product": {key: product[key] for key in ("name", "hash", "size", "contents", "inputs")},
         "event": trace["event"],
         "obsolescence": trace.get("obsolescence"),
         "hash_algorithm": trace["hash_algorithm"],
-        "signature": trace["signature"],
+        "signature": {key: signature[key] for key in ("signature", "algorithm", "certificate", "message")} | signature,
         "timestamp": format_time(stored.registered_at),
         "origin": s.site or provider or stored.trace.claimed_origin or "",
         # Several members of the service may have signed one text, whose digest is then the id of each.

@@ -10,13 +10,14 @@ import hashlib
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import false, select
+from sqlalchemy import bindparam, false, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from rucio_trace.joining import linked
 from rucio_trace.store.errors import CorruptRow
 from rucio_trace.store.histories import anybody, assemble
 from rucio_trace.store.rows import split_chain, to_stored
-from rucio_trace.store.tables import certificates, digests, indexable, traces
+from rucio_trace.store.tables import certificates, contents, digests, indexable, traces
 from rucio_trace.trace import HEX_DIGITS, STRONG, Event
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from rucio_trace.store.records import Stored
     from rucio_trace.trace import ProductKey
 
-__all__ = ["KEYS_A_QUERY", "Reader", "batches", "bearing", "named", "of_dids", "with_prefix"]
+
+__all__ = ["KEYS_A_QUERY", "Reader", "among", "batches", "bearing", "named", "of_dids", "prefix", "with_prefix"]
 
 KEYS_A_QUERY: Final = 500
 """Values in one IN: planning time grows with them, and SQLite takes 32,766."""
@@ -168,6 +170,13 @@ def batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
+def among(connection: Connection, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
+    """*column* has one of *values*: one array on PostgreSQL, where each value of a list costs more than its row."""
+    if connection.dialect.name != "postgresql":
+        return column.in_(values)
+    return column == func.any(bindparam(None, list(values), type_=ARRAY(column.type), unique=True))
+
+
 def named(names: Collection[str]) -> ColumnElement[bool]:
     """Traces of files with one of these base names."""
     return traces.c.name.in_([indexable(name) for name in names])
@@ -187,7 +196,8 @@ def with_prefix(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
 def bearing(hexadecimal: Collection[str], *, of_content: bool | None) -> ColumnElement[bool]:
     """Traces whose statement holds one of these digests, of any algorithm.
 
-    `of_content` says whether of a member of the archive (True), of the file itself (False), or of either.
+    `of_content` says whether of a member of the archive (True), of the file itself (False), or of either. Members are
+    found by a part of their digest: whoever asks for them compares.
     """
     try:
         wanted = [bytes.fromhex(digest) for digest in hexadecimal]
@@ -196,4 +206,13 @@ def bearing(hexadecimal: Collection[str], *, of_content: bool | None) -> ColumnE
     condition: ColumnElement[bool] = digests.c.digest.in_(wanted)
     if of_content is not None:
         condition &= digests.c.of_content == of_content
-    return traces.c.digest_set.in_(select(digests.c.digest_set).where(condition))
+    sets = select(digests.c.digest_set).where(condition)
+    if of_content is False:
+        return traces.c.digest_set.in_(sets)
+    members = select(contents.c.digest_set).where(contents.c.prefix.in_([prefix(digest) for digest in wanted]))
+    return traces.c.digest_set.in_(sets.union_all(members))
+
+
+def prefix(digest: bytes) -> int:
+    """By what `contents` knows a member's digest; 64 bits, so that strangers are met by design alone."""
+    return int.from_bytes(digest[:8], "big", signed=True)

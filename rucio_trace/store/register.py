@@ -20,8 +20,9 @@ from rucio_trace.store.bulk import insert_rows
 from rucio_trace.store.counts import add_counts
 from rucio_trace.store.cycles import Ancestry
 from rucio_trace.store.errors import CorruptRow
+from rucio_trace.store.index import defer_contents, insert_contents
 from rucio_trace.store.lists import SignedList, insert_lists, needs_list, to_list
-from rucio_trace.store.read import KEYS_A_QUERY, batches
+from rucio_trace.store.read import KEYS_A_QUERY, among, batches
 from rucio_trace.store.records import Outcome, Registration
 from rucio_trace.store.rows import Entry, fingerprint, to_entry
 from rucio_trace.store.tables import certificates, digest_sets, digests, head, inputs, traces
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from rucio_trace.identity import Trust
     from rucio_trace.store.database import Database
 
-__all__ = ["Rules", "refusal", "register"]
+__all__ = ["Rules", "clock", "refusal", "register"]
 
 
 class _Known(NamedTuple):
@@ -57,13 +58,14 @@ class Rules(NamedTuple):
     scopes: Mapping[str, str]
     lists: Mapping[str, bytes]
     provider: str | None
+    defer: bool
 
 
 def register(database: Database, unverified: Sequence[Trace], rules: Rules) -> list[Registration]:
     """See `Store.register`."""
     answers: list[Registration | None] = [refusal(trace) for trace in unverified]
     with database.reading() as connection:
-        now = _clock(connection)
+        now = clock(connection)
         known = _registered(connection, [trace.id for trace, no in zip(unverified, answers, strict=True) if no is None])
     entries: dict[int, Entry] = {}
     for number, trace in enumerate(unverified):
@@ -75,7 +77,7 @@ def register(database: Database, unverified: Sequence[Trace], rules: Rules) -> l
                 answers[number] = judged
     if entries:
         with database.writing() as connection:
-            for number, answer in zip(entries, _add(connection, list(entries.values()), rules.provider), strict=True):
+            for number, answer in zip(entries, _add(connection, list(entries.values()), rules), strict=True):
                 answers[number] = answer
     return [answer for answer in answers if answer is not None]
 
@@ -140,12 +142,12 @@ def _check_signature(trace: Trace) -> None:
         raise Refuted(f"signature of trace {trace.id}", expected="one of its text and certificate", found="another")
 
 
-def _add(connection: Connection, entries: Sequence[Entry], provider: str | None) -> list[Registration]:
+def _add(connection: Connection, entries: Sequence[Entry], rules: Rules) -> list[Registration]:
     """Insert what is not there yet; the head's lock is held until the transaction ends."""
     position = connection.scalar(select(head.c.position).with_for_update())
     if position is None:
         raise CorruptRow("none", "table trace_head", "one row", "none")
-    now = _clock(connection)
+    now = clock(connection)
     known = _registered(connection, [entry.id for entry in entries])
     ancestry = Ancestry(connection, entries)
     answers: list[Registration] = []
@@ -162,18 +164,18 @@ def _add(connection: Connection, entries: Sequence[Entry], provider: str | None)
             answer = Registration(entry.id, position, Outcome.STORED)
         answers.append(answer)
     if new:
-        _insert(connection, new, now, provider)
+        _insert(connection, new, now, rules)
         connection.execute(update(head).values(position=position))
     return answers
 
 
-def _insert(connection: Connection, new: dict[int, Entry], now: datetime, provider: str | None) -> None:
+def _insert(connection: Connection, new: dict[int, Entry], now: datetime, rules: Rules) -> None:
     ders = {fingerprint: der for entry in new.values() for fingerprint, der in entry.certificates.items()}
     there = _existing(connection, certificates.c.fingerprint, certificates.c.fingerprint, ders)
     missing = [{"fingerprint": key, "certificate": der} for key, der in ders.items() if key not in there]
     if missing:
         insert_rows(connection, certificates, missing)
-    sets = _insert_digests(connection, new)
+    sets = _insert_digests(connection, new, defer=rules.defer)
     rows = [
         entry.columns
         | {
@@ -181,7 +183,7 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime, provid
             "registered_at": now,
             "time": entry.time or now,
             "digest_set": sets[entry.digest_set],
-            "provider": provider,
+            "provider": rules.provider,
         }
         for position, entry in new.items()
     ]
@@ -194,7 +196,7 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime, provid
         insert_rows(connection, inputs, edges)
 
 
-def _insert_digests(connection: Connection, new: dict[int, Entry]) -> dict[bytes, int]:
+def _insert_digests(connection: Connection, new: dict[int, Entry], *, defer: bool) -> dict[bytes, int]:
     """The ids of the entries' digest sets, by fingerprint; those not there yet are added."""
     first = {entry.digest_set: position for position, entry in reversed(new.items())}
     sets = _existing(connection, digest_sets.c.fingerprint, digest_sets.c.id, first)
@@ -202,11 +204,13 @@ def _insert_digests(connection: Connection, new: dict[int, Entry]) -> dict[bytes
     if added:
         insert_rows(connection, digest_sets, [{"id": id_, "fingerprint": key} for key, id_ in added.items()])
         rows = [
-            {"digest": digest, "digest_set": position, "of_content": of_content}
+            {"digest": digest, "digest_set": position, "of_content": False}
             for position in added.values()
-            for digest, of_content in new[position].digests
+            for digest in new[position].digests
         ]
         insert_rows(connection, digests, rows)
+        members = {position: new[position].contents for position in added.values() if new[position].contents}
+        (defer_contents if defer else insert_contents)(connection, members)
     return sets | added
 
 
@@ -215,7 +219,7 @@ def _existing(
 ) -> dict[bytes, Any]:
     found: dict[bytes, Any] = {}
     for some in batches(wanted, KEYS_A_QUERY):
-        found.update(tuple(row) for row in connection.execute(select(key, value).where(key.in_(some))))
+        found.update(tuple(row) for row in connection.execute(select(key, value).where(among(connection, key, some))))
     return found
 
 
@@ -223,12 +227,12 @@ def _registered(connection: Connection, ids: Iterable[str]) -> _Registered:
     found: _Registered = {}
     columns = (traces.c.id, traces.c.position, traces.c.certificate, traces.c.message)
     for some in batches(dict.fromkeys(ids), KEYS_A_QUERY):
-        for id_, *rest in connection.execute(select(*columns).where(traces.c.id.in_(some))):
+        for id_, *rest in connection.execute(select(*columns).where(among(connection, traces.c.id, some))):
             found.setdefault(id_, []).append(_Known(*rest))
     return found
 
 
-def _clock(connection: Connection) -> datetime:
+def clock(connection: Connection) -> datetime:
     """The database's clock at this moment: there may be many of our hosts, each with a clock of its own."""
     if connection.dialect.name == "postgresql":
         now = connection.scalar(select(func.clock_timestamp()))

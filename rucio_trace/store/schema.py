@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import column, inspect, select, table
 
+from rucio_trace.store import partitions
 from rucio_trace.store.database import WAIT_SECONDS
 from rucio_trace.store.errors import NewerStore, StoreUnavailable, UnpreparedStore
 
@@ -40,11 +41,16 @@ def migrate(database: Database) -> None:
     """
     database.create_file()
     with database.reading() as connection:
-        if _is_newest(connection, database):
+        newest = _is_newest(connection, database)
+        if newest and (database.kind != "postgresql" or partitions.suffice(connection)):
             return
+    if database.kind == "postgresql" and not newest:
+        partitions.prepare(database)
     with database.writing() as connection, _alone(connection, database):
         if not _is_newest(connection, database):
             _upgrade(connection)
+        if database.kind == "postgresql":
+            partitions.ensure(connection)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import and_, exists, or_, select, true
 
+from rucio_trace.product_digest import digest_of_contents
 from rucio_trace.status import Status, product_status
 from rucio_trace.store.lists import proven
 from rucio_trace.store.read import bearing, named, of_dids, with_prefix
@@ -105,10 +106,17 @@ class Filters:
             and self.did in (None, s.did)
             and self.product in (None, s.product)
             and self.rse in (None, s.rse)
+            and self.content in (None, *_members(s, self.content))
+            and self.digest in (None, s.hash, *s.digests.values(), *_members(s, self.digest))
             and self.site in (None, s.site)
             and (not words or words <= words_of(s.name, attributes))
             and all(wanted in _spelled(attributes.get(key)) for key, wanted in (self.attributes or {}).items())
         )
+
+
+def _members(s: Statement, wanted: str | None) -> set[str | None]:
+    """The digests of the archive's members, and that of all together, if any is *wanted*."""
+    return set() if wanted is None else {digest_of_contents(s), *(content.hash for content in s.contents or ())}
 
 
 def _spelled(value: Any) -> set[str]:

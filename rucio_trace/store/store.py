@@ -6,19 +6,20 @@ It keeps what was signed, verbatim, and answers from nothing else. It does not j
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import select
 
 from rucio_trace.lineage import explore
-from rucio_trace.store import evidence, lists, read, schema
+from rucio_trace.store import evidence, index, lists, read, schema
 from rucio_trace.store.copy import copy
 from rucio_trace.store.counts import Statistics, read_counts
 from rucio_trace.store.database import Database
 from rucio_trace.store.histories import anybody
 from rucio_trace.store.lineage import StoredRecords
 from rucio_trace.store.protocol import TraceStore
-from rucio_trace.store.register import Rules, register
+from rucio_trace.store.register import Rules, clock, register
 from rucio_trace.store.search import Filters, Page, search
 from rucio_trace.store.tables import head, indexable, traces
 from rucio_trace.trace import Event
@@ -90,6 +91,7 @@ class Store(TraceStore):
         scopes: Mapping[str, str] | None = None,
         lists: Mapping[str, bytes] | None = None,
         provider: str | None = None,
+        defer_index: bool = False,
     ) -> list[Registration]:
         """Store traces, all in one transaction; one answer each, in their order.
 
@@ -99,11 +101,27 @@ class Store(TraceStore):
         its signature must fit its certificate, whoever that is. *scopes* names, by id, those traces of files in no
         Rucio that are to join a product, with the product's scope: there their signers need their right. *lists*
         holds, by id, the lists of batches: such a trace is only taken together with its list, which is kept as it is.
-        *provider* is whose traces these are, for `without_providers`.
+        *provider* is whose traces these are, for `without_providers`. With *defer_index* the members of archives are
+        found only once somebody has called `index`.
         """
         return register(
-            self._database, unverified_traces, Rules(trust, allow_stale_crl, scopes or {}, lists or {}, provider)
+            self._database,
+            unverified_traces,
+            Rules(trust, allow_stale_crl, scopes or {}, lists or {}, provider, defer_index),
         )
+
+    def index(self, most: int = 1_000) -> int:
+        """Let the members of archives be found that `register` left for later: of the oldest traces, at most so many.
+
+        Returns of how many; fewer than *most* when none is left. Several processes may do it at once.
+        """
+        return index.index(self._database, most)
+
+    def index_lag(self) -> timedelta:
+        """For how long the oldest trace has been waiting for `index`; none if no trace is."""
+        with self._database.reading() as connection:
+            oldest = index.oldest_unindexed(connection)
+            return clock(connection) - oldest if oldest is not None else timedelta()
 
     def copy_to(self, target: Store) -> int:
         """Fill an empty store with everything that is in this one, positions and times kept; returns the last position.

@@ -28,6 +28,7 @@ from rucio_trace.store.types import OPTIONS, UtcTime, Words, binary, indexed_tex
 __all__ = [
     "INDEXED_CHARACTERS",
     "certificates",
+    "contents",
     "counts",
     "digest_sets",
     "digests",
@@ -39,6 +40,7 @@ __all__ = [
     "metadata",
     "texts",
     "traces",
+    "unindexed",
 ]
 
 INDEXED_CHARACTERS: Final = 255
@@ -99,7 +101,8 @@ digest_sets = Table(
     **OPTIONS,
 )
 
-# No foreign key: these are the most rows by far, written in one transaction with their set and never changed.
+# The file's own digests. Those of members stand here too in what a store before 0005 took; newer ones in
+# `contents`. No foreign key: written in one transaction with their set and never changed.
 digests = Table(
     "trace_digests",
     metadata,
@@ -107,6 +110,26 @@ digests = Table(
     Column("digest_set", BigInteger, primary_key=True, autoincrement=False),
     Column("of_content", Boolean, primary_key=True),
     sqlite_with_rowid=False,
+    **OPTIONS,
+)
+
+# The digests of archives' members, by their first 8 bytes as a signed number: the most rows by far. Whoever finds a
+# trace by them compares with its message. Filled by `index`, not always in the transaction that stores the trace.
+contents = Table(
+    "trace_contents",
+    metadata,
+    Column("prefix", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest_set", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+    **OPTIONS,
+)
+
+# What `contents` is still to hold, by digest set: 8 bytes a member. A row leaves as its members can be found.
+unindexed = Table(
+    "trace_unindexed",
+    metadata,
+    Column("digest_set", BigInteger, primary_key=True, autoincrement=False),
+    Column("prefixes", long_binary(), nullable=False),
     **OPTIONS,
 )
 

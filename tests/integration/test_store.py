@@ -147,7 +147,8 @@ def test_the_copies_of_a_product_share_their_digests(store: Store) -> None:
     contents = tuple(Content(str(number), digest(str(number))) for number in range(5))
     add(store, *(trace(rse=f"RSE-{number}", contents=contents) for number in range(4)))
     with store._database.reading() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM trace_digests").scalar() == 6
+        assert connection.exec_driver_sql("SELECT count(*) FROM trace_digests").scalar() == 1
+        assert connection.exec_driver_sql("SELECT count(*) FROM trace_contents").scalar() == 5
 
 
 # ------------------------------------------------------------ traces of the Traceability Service
@@ -386,3 +387,32 @@ def test_a_copied_store_is_the_same_store(store: Store, tmp_path: Path) -> None:
         assert copied.since(0) == store.since(0)
         assert ids(copied.by_content(digest("1"))) == [made[1].id]
         assert add(copied, trace(key=product(9)))[0].position == 5
+
+
+# --------------------------------------------------------------------- members that are indexed later
+
+
+def test_members_left_for_later_are_found_once_they_are_indexed(store: Store) -> None:
+    made = [
+        trace(key=product(number), contents=tuple(Content(f"m{m}", digest(f"{number}/{m}")) for m in range(3)))
+        for number in range(5)
+    ]
+    store.register(made, trust=TRUST, defer_index=True)
+    assert store.by_content(digest("1/2")) == []
+    assert store.index_lag() >= timedelta()
+    assert store.index_lag() < timedelta(minutes=1)
+    assert store.index(2) == 2
+    assert [stored.id for stored in store.by_content(digest("1/2"))] == [made[1].id]
+    assert store.by_content(digest("3/0")) == []
+    assert store.index(100) == 3
+    assert store.index(100) == 0
+    assert [stored.id for stored in store.by_content(digest("3/0"))] == [made[3].id]
+    assert store.index_lag() == timedelta()
+
+
+def test_a_member_is_told_from_another_whose_digest_begins_alike(store: Store) -> None:
+    one, other = digest("one"), digest("one")[:16] + digest("other")[16:]
+    made = [trace(key=product(n), contents=(Content("m", d),)) for n, d in enumerate((one, other))]
+    store.register(made, trust=TRUST)
+    assert [stored.id for stored in store.by_content(one)] == [made[0].id]
+    assert [stored.id for stored in store.search(digest=other)] == [made[1].id]

@@ -13,7 +13,7 @@ PURE = tuple(
 )
 ALLOWED = frozenset(
     """__future__ base64 binascii blake3 collections cryptography dataclasses datetime difflib enum functools hashlib
-    hmac json math re secrets tomllib typing uuid""".split()  # noqa: SIM905
+    hmac json math orjson re secrets tomllib typing uuid""".split()  # noqa: SIM905
 )
 OURS = frozenset(f"rucio_trace.{module}" for module in PURE)
 # names that read a clock or a file, whatever they are called on

@@ -1,4 +1,4 @@
-"""Whose token brought a trace, the words that traces hold, and how many there are."""
+"""Whose token brought a trace; members of archives by a part of their digest; the words of traces, and how many."""
 
 import json
 from collections.abc import Iterator
@@ -8,8 +8,9 @@ import sqlalchemy as sa
 from alembic import op
 
 from rucio_trace.store.migrations.steps import add_column, create_index, create_table, hold_registrations
+from rucio_trace.store.partitions import convert
 from rucio_trace.store.texts import words_of
-from rucio_trace.store.types import Words, indexed_text
+from rucio_trace.store.types import Words, indexed_text, long_binary
 
 revision = "0005"
 down_revision = "0004"
@@ -20,10 +21,30 @@ _ROWS_AT_ONCE = 1_000
 
 
 def upgrade() -> None:
-    add_column("traces", sa.Column("provider", indexed_text(64)))
     hold_registrations()
+    add_column("traces", sa.Column("provider", indexed_text(64)))
+    _create_contents()
+    if op.get_bind().dialect.name == "postgresql":
+        convert(op.get_bind())
     _create_texts()
     _create_counts()
+
+
+def _create_contents() -> None:
+    """What was registered before keeps its members' digests in `trace_digests`, where they are found too."""
+    create_table(
+        "trace_contents",
+        sa.Column("prefix", sa.BigInteger, autoincrement=False, nullable=False),
+        sa.Column("digest_set", sa.BigInteger, autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("prefix", "digest_set", name="pk_trace_contents"),
+        sqlite_with_rowid=False,
+    )
+    create_table(
+        "trace_unindexed",
+        sa.Column("digest_set", sa.BigInteger, autoincrement=False, nullable=False),
+        sa.Column("prefixes", long_binary(), nullable=False),
+        sa.PrimaryKeyConstraint("digest_set", name="pk_trace_unindexed"),
+    )
 
 
 def downgrade() -> None:
@@ -31,6 +52,8 @@ def downgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         op.execute("DROP TABLE trace_words")
     op.drop_table("trace_texts")
+    for table in ("trace_unindexed", "trace_contents"):
+        op.drop_table(table)
     op.drop_column("traces", "provider")
 
 
