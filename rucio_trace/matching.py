@@ -56,7 +56,7 @@ class Candidate:
     ("scope:name") the file is held against that product alone. `contents`, the digests of an
     archive's members by path in the algorithm `contents_algorithm`, serve to name what differs.
     `product_digest` is that of a folder, which has `contents` in BLAKE3 and no `hashes`, or of an
-    archive's members.
+    archive's members. `base_name` is empty where the file's name is not known.
     """
 
     file: str
@@ -199,6 +199,16 @@ class Index:
         enter(self._by_name, product.name)
         if product.rucio is not None:
             enter(self._by_did, product.rucio.did)
+
+    def of_digest(self, digest: str) -> list[Product]:
+        """The products whose bytes have it, or those of a member of theirs."""
+        return list((self._by_digest.get(digest, {}) | self._by_content.get(digest, {})).values())
+
+    def of_name(self, name: str) -> list[Product]:
+        return list(self._by_name.get(name, {}).values())
+
+    def of_did(self, did: str) -> list[Product]:
+        return list(self._by_did.get(did, {}).values())
 
     def answer(self, candidate: Candidate) -> Answer:
         """What the products known here say of the file."""
@@ -440,6 +450,6 @@ def _member_path(candidate: Candidate, product: Product) -> str | None:
         algorithms = (s.hash_algorithm,) if s.hash_algorithm else COPERNICUS_ALGORITHMS
         digests = {candidate.hashes[a] for a in algorithms if a in candidate.hashes}
         for content in s.contents or ():
-            if content.hash in digests and base_name(content.path) == candidate.base_name:
+            if content.hash in digests and candidate.base_name in ("", base_name(content.path)):
                 return content.path
     return None

@@ -28,15 +28,15 @@ _FORBIDDEN = re.compile(
 )
 
 
-def read(text: str | bytes, subject: str, *, max_bytes: int = MAX_BYTES) -> Any:
+def read(text: str | bytes, subject: str, *, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> Any:
     """Read one JSON value from *text*; *subject* names it in errors.
 
     Raises:
         Malformed: anything else than one I-JSON value within the limits.
     """
     decoded = _decode(text, subject, max_bytes)
-    if len(decoded) > MAX_VALUES and sum(map(decoded.count, ",[{")) > MAX_VALUES:  # counting takes longer than it looks
-        raise Malformed(subject, expected=f"at most {MAX_VALUES} values", found="more")
+    if len(decoded) > max_values and sum(map(decoded.count, ",[{")) > max_values:  # counting takes longer than it looks
+        raise Malformed(subject, expected=f"at most {max_values} values", found="more")
     try:
         value = _decoded(decoded)
     except RecursionError:

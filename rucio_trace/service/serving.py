@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from rucio_trace.configured import open_store
+from rucio_trace.configured import open_database
 from rucio_trace.errors import ConfigurationError
 from rucio_trace.service.access import Access
 from rucio_trace.service.app import Service, create_app
@@ -63,7 +63,7 @@ def open_app(settings: Settings) -> FastAPI:
     assert settings.service.tokens is not None
     access = Access(Tokens(settings.service.tokens), frozenset(settings.service.private))
     trusted = Trusted(settings.trust)
-    store = open_store(settings, migrate=False)
+    store = open_database(settings, migrate=False)
     return create_app(Service(store, trusted, settings.trust.allow_stale_crl, access, settings.service))
 
 
@@ -78,7 +78,7 @@ def run(settings: Settings, listening: Callable[[str], None]) -> None:
         raise ConfigurationError("[service]", expected="certificate and key, or neither", found="one of them")
     if settings.store.url.startswith("sqlite:///"):
         Path(settings.store.url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
-    with open_store(settings, migrate=True):
+    with open_database(settings, migrate=True):
         pass
     with _listening(service) as port, _counting_together(service.workers):
         config = uvicorn.Config(

@@ -9,6 +9,7 @@ from rucio_trace.store.errors import (
     TooMuchEvidence,
     UnpreparedStore,
 )
+from rucio_trace.store.protocol import TraceStore
 from rucio_trace.store.records import BatchLine, Outcome, Registration, Stored
 from rucio_trace.store.store import Store
 
@@ -24,5 +25,6 @@ __all__ = [
     "StoreUnavailable",
     "Stored",
     "TooMuchEvidence",
+    "TraceStore",
     "UnpreparedStore",
 ]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rucio_trace.identity import Trust
     from rucio_trace.store.database import Database
 
-__all__ = ["Rules", "clock", "register"]
+__all__ = ["Rules", "clock", "refusal", "register"]
 
 
 class _Known(NamedTuple):
@@ -63,7 +63,7 @@ class Rules(NamedTuple):
 
 def register(database: Database, unverified: Sequence[Trace], rules: Rules) -> list[Registration]:
     """See `Store.register`."""
-    answers: list[Registration | None] = [_refusal(trace) for trace in unverified]
+    answers: list[Registration | None] = [refusal(trace) for trace in unverified]
     with database.reading() as connection:
         now = clock(connection)
         known = _registered(connection, [trace.id for trace, no in zip(unverified, answers, strict=True) if no is None])
@@ -82,7 +82,7 @@ def register(database: Database, unverified: Sequence[Trace], rules: Rules) -> l
     return [answer for answer in answers if answer is not None]
 
 
-def _refusal(trace: Trace) -> Registration | None:
+def refusal(trace: Trace) -> Registration | None:
     """Why a trace can never be stored, whoever is trusted."""
     if not trace.message or not trace.signature:
         unsigned = Unsigned("signature", "a signed text, a signature and a certificate", "no signature")

@@ -107,16 +107,17 @@ class Filters:
             and self.did in (None, s.did)
             and self.product in (None, s.product)
             and self.rse in (None, s.rse)
+            and self.content in (None, *_members(s, self.content))
+            and self.digest in (None, s.hash, *s.digests.values(), *_members(s, self.digest))
             and self.site in (None, s.site)
-            and (self.digest is None or self.digest in _digests(s))
-            and (self.content is None or self.content in {content.hash for content in s.contents or ()})
             and (not words or words <= words_of(s.name, attributes))
             and all(wanted in _spelled(attributes.get(key)) for key, wanted in (self.attributes or {}).items())
         )
 
 
-def _digests(s: Statement) -> set[str | None]:
-    return {s.hash, *s.digests.values(), *(content.hash for content in s.contents or ()), digest_of_contents(s)}
+def _members(s: Statement, wanted: str | None) -> set[str | None]:
+    """The digests of the archive's members, and that of all together, if any is *wanted*."""
+    return set() if wanted is None else {digest_of_contents(s), *(content.hash for content in s.contents or ())}
 
 
 def _spelled(value: Any) -> set[str]:

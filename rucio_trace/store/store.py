@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import select
 
-from rucio_trace.batch import product_of, read_lines
 from rucio_trace.lineage import explore
 from rucio_trace.store import evidence, index, lists, read, schema
 from rucio_trace.store.copy import copy
 from rucio_trace.store.counts import Statistics, read_counts
 from rucio_trace.store.database import Database
+from rucio_trace.store.histories import anybody
 from rucio_trace.store.lineage import StoredRecords
+from rucio_trace.store.protocol import TraceStore
 from rucio_trace.store.register import Rules, clock, register
 from rucio_trace.store.search import Filters, Page, search
 from rucio_trace.store.tables import head, indexable, traces
@@ -26,7 +27,6 @@ from rucio_trace.trace import Event
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
-    from types import TracebackType
 
     from sqlalchemy import ColumnElement
 
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
     from rucio_trace.identity import Trust
     from rucio_trace.lineage import Lineage
     from rucio_trace.status import Status
-    from rucio_trace.store.read import MayJoin
+    from rucio_trace.store.histories import MayJoin
     from rucio_trace.store.records import BatchLine, Registration, Stored
-    from rucio_trace.trace import ProductKey, Statement
+    from rucio_trace.trace import ProductKey
     from rucio_trace.verify import Evidence
 
 __all__ = ["Store"]
 
 
-class Store:
+class Store(TraceStore):
     """An open store; a context manager. Every method may raise StorageError, and works again once the cause is gone."""
 
     def __init__(self, database: Database, reader: read.Reader | None = None) -> None:
@@ -76,14 +76,6 @@ class Store:
     def close(self) -> None:
         """Close idle connections; an open one closes when its call ends."""
         self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def shown(self) -> str:
@@ -180,9 +172,7 @@ class Store:
             ]
         return sorted(found, key=lambda stored: stored.position)[:limit]
 
-    def product(
-        self, keys: Collection[ProductKey], may_join: MayJoin = lambda _stored, _scope: True
-    ) -> dict[ProductKey, list[Stored]]:
+    def product(self, keys: Collection[ProductKey], may_join: MayJoin = anybody) -> dict[ProductKey, list[Stored]]:
         """The history of each product, in the order of positions; an empty one for a product without traces.
 
         What was said of a file before it was in Rucio is part of it where it joined the product (docs/format.md, 1.9).
@@ -223,17 +213,6 @@ class Store:
         found = [stored for stored in self.by_id(trace_id) if lists.needs_list(stored.trace.statement)]
         with self._database.reading() as connection:
             return lists.read_list(connection, found[0]) if found else None
-
-    def products_of_batch(self, statement: Statement) -> set[ProductKey]:
-        """The products on the list that *statement* repeats, the REVOKE of a batch; none if it is of no batch."""
-        if statement.batch is None:
-            return set()
-        for stored in self.by_digest(statement.hash):
-            batch = stored.trace.statement
-            if lists.needs_list(batch) and (batch.batch, batch.rse) == (statement.batch, statement.rse):
-                with self._database.reading() as connection:
-                    return {product_of(batch, line) for line in read_lines(lists.read_list(connection, stored))}
-        return set()
 
     def created_outside(self, names: Collection[str]) -> dict[str, list[Stored]]:
         """The CREATE traces of files in no Rucio with these base names, by name, the oldest first."""
