@@ -32,7 +32,7 @@ __all__ = ["GROUP_TRACES", "Intake", "Item", "registering", "trusted"]
 GROUP_TRACES = 1_000
 """A transaction of so many takes well below a second, which is what a small request behind it waits."""
 
-_THREADS = 2  # one checks signatures while the other holds the store's lock: more would only wait for it
+_THREADS = 1  # several would share what waits into small groups, each with a commit, and take turns at the store's lock
 
 LOG = logging.getLogger("rucio-trace.service")
 
