@@ -96,3 +96,5 @@ def test_the_routes_of_metrics_are_not_made_up_by_clients(app: FastAPI) -> None:
         text = client.get("/metrics").text
     rows = [row for row in text.splitlines() if row.startswith("traceability_service_requests_total")]
     assert len(rows) <= 4, rows
+    for route in ("none", "/api/v2/traces/{trace_id}", "/health"):
+        assert any(f'route="{route}"' in row for row in rows), rows
