@@ -26,6 +26,8 @@ MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192  # one check of 16,384 bits costs as much as fifteen of these
 _CACHED_CERTIFICATES = 4096  # a few KiB each; a federation has hundreds
 
+_REMEMBERED_SIGNATURES = 100_000  # of about 100 bytes: what a service is asked about again and again
+
 TraceKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -59,7 +61,22 @@ class Certificate:
     may_sign: bool
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
-        """Whether *signature* over *data* was made with this certificate's key."""
+        """Whether *signature* over *data* was made with this certificate's key.
+
+        What was found good once is remembered: it stays so, whatever becomes of the certificate.
+        """
+        digests = (hashlib.sha256(part).digest() for part in (self.der, signature, data))
+        question = hashlib.sha256(b"".join(digests)).digest()
+        if question in _GOOD:
+            return True
+        if not self._fits(signature, data):
+            return False
+        if len(_GOOD) >= _REMEMBERED_SIGNATURES:
+            _GOOD.clear()
+        _GOOD[question] = None
+        return True
+
+    def _fits(self, signature: bytes, data: bytes) -> bool:
         try:
             if isinstance(self.key, ec.EllipticCurvePublicKey):
                 self.key.verify(signature, data, _ECDSA)
@@ -80,6 +97,7 @@ class Certificate:
         return True
 
 
+_GOOD: dict[bytes, None] = {}
 _SHA256 = hashes.SHA256()
 _ECDSA = ec.ECDSA(_SHA256)
 _PKCS1 = padding.PKCS1v15()

@@ -81,12 +81,17 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """Where traces are kept."""
+    """Where traces are kept: in a database of one's own, or by a service."""
 
     url: str = ""
     password_file: Path | None = None
     service: str = ""
     token_file: Path | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether there is one."""
+        return bool(self.url or self.service)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +209,10 @@ class Service:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything the programs can be told; `file` is None when no file was found and all is default."""
+    """Everything the programs can be told; `file` is None when no file was found and all is default.
+
+    `own_service` says that the service is the operator's: it stands in the file, and not on a command line.
+    """
 
     instance: Instance = Instance()
     store: Store = Store()
@@ -217,6 +225,7 @@ class Settings:
     metrics: Metrics = Metrics()
     service: Service = Service()
     file: Path | None = field(default=None, metadata={"internal": True})
+    own_service: bool = field(default=True, metadata={"internal": True})
 
     @classmethod
     def load(cls, path: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -258,6 +267,8 @@ def _find_file(environment: Mapping[str, str]) -> Path | None:
 
 
 def _check_store(store: Store, file: Path) -> None:
+    if store.url and store.service:
+        raise BadOption(file, "store.service", "nothing where store.url names a database", store.service)
     authority = store.url.partition("://")[2].partition("/")[0]
     user = authority.rpartition("@")[0]
     if ":" in user:
@@ -309,11 +320,14 @@ def _convert_scalar(kind: Any, value: Any, file: Path, key: str, minimum: int | 
     return value
 
 
+_SECTIONS = frozenset(f.name for f in fields(Settings) if not f.metadata)
+
+
 def _option_names(kind: Any = None, section: str = "") -> list[str]:
     """Every option as `section.name`, sections too."""
     names = []
     for name, hint in get_type_hints(kind or Settings).items():
-        if section or name != "file":
+        if section or name in _SECTIONS:
             names.append(section + name)
             if is_dataclass(hint):
                 names += _option_names(hint, f"{section}{name}.")

@@ -10,13 +10,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from rucio_trace.client import ServiceStore
     from rucio_trace.config import Settings
     from rucio_trace.config import Trust as TrustSettings
     from rucio_trace.envelope import Signer
     from rucio_trace.identity import Trust
-    from rucio_trace.store import Store
+    from rucio_trace.store import Store, TraceStore
 
-__all__ = ["load_signer", "load_trust", "open_store", "read_accounts_key", "read_file", "read_secret"]
+__all__ = [
+    "load_signer",
+    "load_trust",
+    "open_database",
+    "open_service",
+    "open_store",
+    "read_accounts_key",
+    "read_file",
+    "read_secret",
+]
+
+PATIENCE_SECONDS = 10.0
+"""How long a service that is away is asked: commands keep what they have, daemons come again."""
 
 _MIN_ACCOUNTS_KEY = 16  # 128 bits, else accounts could be guessed back
 
@@ -51,20 +64,51 @@ def read_accounts_key(path: Path) -> bytes:
     return key
 
 
-def open_store(settings: Settings, *, migrate: bool) -> Store:
-    """The store that the settings name.
+def open_store(settings: Settings, *, migrate: bool, spool: Path | None = None) -> TraceStore:
+    """The store that the settings name: a database, or a service, which is not asked before it is used.
+
+    What a service that is away cannot take waits in the folder *spool*, if one is given.
 
     Raises:
         ConfigurationError: they name none, or not so that it can be opened.
         StorageError: it does not answer, or is not ready and *migrate* is False.
     """
+    return open_service(settings, spool) if settings.store.service else open_database(settings, migrate=migrate)
+
+
+def open_database(settings: Settings, *, migrate: bool) -> Store:
+    """The store that the settings name, which must be a database; raises as `open_store` does."""
     from rucio_trace.store import Store
 
+    if service := settings.store.service:
+        raise ConfigurationError(
+            f"store {service}", expected="a database", found="a trace service, whose operator does this"
+        )
     if not settings.store.url:
         where = settings.file or "no settings file found"
-        raise ConfigurationError(f"{where}: store.url", expected="the URL of a trace store", found="none")
+        raise ConfigurationError(
+            f"{where}: store.url", expected="the URL of a trace store", found="none", hint="or name a service"
+        )
     password = read_secret(settings.store.password_file)
     return Store.open(settings.store.url, password=password.decode() if password else None, migrate=migrate)
+
+
+def open_service(settings: Settings, spool: Path | None = None) -> ServiceStore:
+    """The service that the settings name.
+
+    Raises:
+        ConfigurationError: its URL or its token cannot be used.
+    """
+    from rucio_trace.client import Client, ServiceStore
+
+    token = read_secret(settings.store.token_file)
+    client = Client(
+        settings.store.service,
+        token.decode("ascii", "replace") if token is not None else None,
+        patience=PATIENCE_SECONDS,
+        spool=spool,
+    )
+    return ServiceStore(client, own=settings.own_service)
 
 
 def load_signer(key: Path, certificate: Path, password_file: Path | None) -> Signer:

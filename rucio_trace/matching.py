@@ -52,15 +52,16 @@ class Verdict(StrEnum):
 class Candidate:
     """A file or a folder in hand, measured by ourselves.
 
-    `hashes` holds a file's digests by algorithm. With `did` ("scope:name") the file is held against
-    that product alone. `contents`, the digests of an archive's members by path in the algorithm
-    `contents_algorithm`, serve to name what differs. `product_digest` is that of a folder, which has
-    `contents` in BLAKE3 and no `hashes`, or of an archive's members.
+    `hashes` holds a file's digests by algorithm; `size` is None where it is not known. With `did`
+    ("scope:name") the file is held against that product alone. `contents`, the digests of an
+    archive's members by path in the algorithm `contents_algorithm`, serve to name what differs.
+    `product_digest` is that of a folder, which has `contents` in BLAKE3 and no `hashes`, or of an
+    archive's members. `base_name` is empty where the file's name is not known.
     """
 
     file: str
     base_name: str
-    size: int
+    size: int | None
     hashes: Mapping[str, str]
     did: str | None = None
     contents: Mapping[str, str] | None = None
@@ -92,7 +93,7 @@ class Answer:
 
 def compare(candidate: Candidate, s: Statement) -> bool | None:
     """Whether the file has the digests of *s*; None when no common strong digest was computed."""
-    if candidate.size != s.size:
+    if candidate.size not in (None, s.size):
         return False
     return _same(candidate.hashes, s)
 
@@ -199,6 +200,16 @@ class Index:
         if product.rucio is not None:
             enter(self._by_did, product.rucio.did)
 
+    def of_digest(self, digest: str) -> list[Product]:
+        """The products whose bytes have it, or those of a member of theirs."""
+        return list((self._by_digest.get(digest, {}) | self._by_content.get(digest, {})).values())
+
+    def of_name(self, name: str) -> list[Product]:
+        return list(self._by_name.get(name, {}).values())
+
+    def of_did(self, did: str) -> list[Product]:
+        return list(self._by_did.get(did, {}).values())
+
     def answer(self, candidate: Candidate) -> Answer:
         """What the products known here say of the file."""
         if candidate.did is not None:
@@ -210,7 +221,10 @@ class Index:
         answer = _of_name(candidate, self._named(candidate))
         if not answer.silent:
             return answer
-        return _incomparable(candidate, self._by_size.get(candidate.size, {}).values()) or answer
+        return _incomparable(candidate, self._of_size(candidate.size)) or answer
+
+    def _of_size(self, size: int | None) -> Iterable[Product]:
+        return () if size is None else self._by_size.get(size, {}).values()
 
     def _matched(self, candidate: Candidate) -> list[Product]:
         found: dict[_Key, Product] = {}
@@ -403,7 +417,7 @@ def _incomparable(candidate: Candidate, products: Iterable[Product]) -> Answer |
 def _differences(candidate: Candidate, trace: Trace) -> list[Fault]:
     s = trace.statement
     found: list[Fault] = []
-    if candidate.size != s.size:
+    if candidate.size not in (None, s.size):
         found.append(faults.DifferentSize("size", str(s.size), str(candidate.size), trace.id))
     expected = s.digests or dict.fromkeys(COPERNICUS_ALGORITHMS, s.hash)
     for algorithm, digest in expected.items():
@@ -436,6 +450,6 @@ def _member_path(candidate: Candidate, product: Product) -> str | None:
         algorithms = (s.hash_algorithm,) if s.hash_algorithm else COPERNICUS_ALGORITHMS
         digests = {candidate.hashes[a] for a in algorithms if a in candidate.hashes}
         for content in s.contents or ():
-            if content.hash in digests and base_name(content.path) == candidate.base_name:
+            if content.hash in digests and candidate.base_name in ("", base_name(content.path)):
                 return content.path
     return None

@@ -11,6 +11,8 @@ import re
 from collections import Counter
 from typing import Any, NoReturn
 
+import orjson
+
 from rucio_trace.errors import Malformed
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_INTEGER", "read", "write"]
@@ -26,17 +28,17 @@ _FORBIDDEN = re.compile(
 )
 
 
-def read(text: str | bytes, subject: str, *, max_bytes: int = MAX_BYTES) -> Any:
+def read(text: str | bytes, subject: str, *, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> Any:
     """Read one JSON value from *text*; *subject* names it in errors.
 
     Raises:
         Malformed: anything else than one I-JSON value within the limits.
     """
     decoded = _decode(text, subject, max_bytes)
-    if len(decoded) > MAX_VALUES and sum(map(decoded.count, ",[{")) > MAX_VALUES:  # counting takes longer than it looks
-        raise Malformed(subject, expected=f"at most {MAX_VALUES} values", found="more")
+    if len(decoded) > max_values and sum(map(decoded.count, ",[{")) > max_values:  # counting takes longer than it looks
+        raise Malformed(subject, expected=f"at most {max_values} values", found="more")
     try:
-        value = _DECODER.decode(decoded)
+        value = _decoded(decoded)
     except RecursionError:
         raise Malformed(subject, expected=f"a depth of at most {MAX_DEPTH}", found="more") from None
     except _Refused as refused:
@@ -47,6 +49,21 @@ def read(text: str | bytes, subject: str, *, max_bytes: int = MAX_BYTES) -> Any:
     if not decoded.isascii() or "\\u" in decoded:
         _check_characters(value, subject)
     return value
+
+
+def _decoded(text: str) -> Any:
+    """The value of *text*, every key of which stands once.
+
+    A text that is just what its value is written as has no key twice and no number that readers disagree about: to
+    read, write and compare it takes a third of the time of looking at every key. Others are looked at key by key.
+    """
+    try:
+        value = orjson.loads(text)
+        if orjson.dumps(value, option=orjson.OPT_STRICT_INTEGER).decode() == text:
+            return value
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        pass  # the other reader says what is wrong
+    return _DECODER.decode(text)
 
 
 def _decode(text: str | bytes, subject: str, max_bytes: int) -> str:

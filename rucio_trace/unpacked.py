@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from rucio_trace import faults
+from rucio_trace.asking import Question, ask
 from rucio_trace.envelope import Trace
 from rucio_trace.faults import Fault
 from rucio_trace.history import History
@@ -23,6 +24,10 @@ class ContentIndex:
 
     def __init__(self, index: Index) -> None:
         self._index = index
+
+    def ask(self, question: Question) -> Answer:
+        """What they say of a file that is elsewhere."""
+        return ask(self._index, question)
 
     def answer(self, candidate: Candidate) -> Answer:
         """What the products known here say of the file or folder."""

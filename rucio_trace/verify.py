@@ -6,16 +6,18 @@ turn a verdict: they only name the reason when nothing else is left (docs/format
 Pure: no file, no network, no clock. Safe to call concurrently.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from rucio_trace import faults
+from rucio_trace.asking import Question
 from rucio_trace.checking import CLOCK_SKEW, Accepted, Refused, check_trace
 from rucio_trace.envelope import Trace
 from rucio_trace.faults import Altered, Expired, Fault, Uncertain, Untrusted
 from rucio_trace.identity import Trust
-from rucio_trace.matching import COPERNICUS_ALGORITHMS, Candidate, Index, Verdict
+from rucio_trace.matching import COPERNICUS_ALGORITHMS, Answer, Candidate, Index, Verdict
 from rucio_trace.product_digest import same_stem
 from rucio_trace.statement import ALGORITHMS, ProductKey
 from rucio_trace.unpacked import ContentIndex
@@ -29,6 +31,7 @@ __all__ = [
     "Evidence",
     "Fault",
     "Judgement",
+    "Question",
     "Refused",
     "Verdict",
     "algorithms_for",
@@ -240,9 +243,19 @@ class CheckedEvidence:
         A trace whose revocation list is out of date is neither believed nor dropped: if believing
         it would change the verdict, there is none.
         """
-        answer = self._index.answer(candidate)
+        return self._judge(candidate, lambda index: index.answer(candidate), self.refused)
+
+    def ask(self, question: Question) -> Judgement:
+        """The verdict on one file that is elsewhere, one of many: of the faults only those of traces that name it."""
+        candidate = question.candidate(question.algorithms)
+        return self._judge(candidate, lambda index: index.ask(question), self._concerning(candidate))
+
+    def _judge(
+        self, candidate: Candidate, answer_of: Callable[[ContentIndex], Answer], refused: Iterable[Refused]
+    ) -> Judgement:
+        answer = answer_of(self._index)
         verdict = answer.verdict
-        if self._index_if is not None and self._index_if.answer(candidate).verdict is not verdict:
+        if self._index_if is not None and answer_of(self._index_if).verdict is not verdict:
             verdict = Verdict.UNDECIDED
         elif answer.silent:
             verdict = self._nothing_left(candidate)
@@ -251,7 +264,7 @@ class CheckedEvidence:
             verdict=verdict,
             product=answer.product,
             origin=answer.origin,
-            faults=(*answer.faults, *(fault for r in self.refused if _of_files(r.trace) for fault in r.faults)),
+            faults=(*answer.faults, *(fault for r in refused if _of_files(r.trace) for fault in r.faults)),
             time=decisive.judged_at if decisive else self.now,
             time_source="registered" if decisive and decisive.registered else "now",
             subject=decisive.subject if decisive else None,
@@ -262,11 +275,29 @@ class CheckedEvidence:
 
     def _nothing_left(self, candidate: Candidate) -> Verdict:
         """Why no trace of the file counts; the first reason that any dropped trace gives."""
-        families = {_family(r) for r in self.refused if _concerns(r.trace, candidate)}
+        families = {_family(r) for r in self._concerning(candidate)}
         for family, verdict in _LEFT:
             if family in families:
                 return verdict
         return Verdict.UNKNOWN
+
+    def _concerning(self, candidate: Candidate) -> list[Refused]:
+        """The dropped traces that claim to be about the file; found without a look at all others, but for a folder."""
+        pool: Iterable[Refused] = self.refused
+        if not candidate.is_folder:
+            keys = [candidate.base_name, *candidate.hashes.values()] if candidate.did is None else [candidate.did]
+            pool = {id(r): r for key in keys for r in self._refused_by.get(key, ())}.values()
+        return [r for r in pool if _concerns(r.trace, candidate)]
+
+    @cached_property
+    def _refused_by(self) -> Mapping[str, Sequence[Refused]]:
+        """Dropped traces by the names, digests and DIDs that they claim."""
+        found: dict[str, list[Refused]] = {}
+        for refused in self.refused:
+            s = refused.trace.statement
+            for key in {s.name, s.hash, s.did or s.name}:
+                found.setdefault(key, []).append(refused)
+        return found
 
 
 _LEFT: tuple[tuple[type[Fault], Verdict], ...] = (

@@ -17,6 +17,7 @@ import os
 import sys
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.config import Settings
 
-__all__ = ["EXIT_UNDECIDED", "EXIT_USAGE", "cli", "main", "settings_of"]
+__all__ = ["EXIT_UNDECIDED", "EXIT_USAGE", "cli", "main", "settings_of", "spool_folder"]
 
 EXIT_USAGE = 2
 EXIT_UNDECIDED = 3
@@ -191,8 +192,17 @@ def _render(error: Exception) -> int:
     metavar="FILE",
     help="Read settings from FILE instead of $RUCIO_TRACE_CONFIG, the user's or the system's file.",
 )
+@click.option("--service", metavar="URL", help="Ask this trace service, instead of the store in the settings.")
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="RUCIO_TRACE_TOKEN_FILE",
+    show_envvar=True,
+    metavar="FILE",
+    help="Holds the token for the trace service.",
+)
 @click.option("--traceback", is_flag=True, help="On an internal error show the stack trace.")
-def cli(config: Path | None, traceback: bool) -> None:
+def cli(config: Path | None, service: str | None, token_file: Path | None, traceback: bool) -> None:
     """Signed provenance traces for every replica in a Rucio federation.
 
     \b
@@ -210,8 +220,28 @@ def settings_of(ctx: click.Context) -> Settings:
 
     root = ctx.find_root()
     if not isinstance(root.obj, Settings):
-        root.obj = Settings.load(root.params.get("config"))
+        settings = Settings.load(root.params.get("config"))
+        root.obj = _with_service(settings, root.params.get("service"), root.params.get("token_file"))
     return root.obj
+
+
+def _with_service(settings: Settings, service: str | None, token_file: Path | None) -> Settings:
+    """*settings* with what the command line says of a service; a token is only sent to whom it is for."""
+    from rucio_trace.config import Store
+
+    if service:
+        own = service.rstrip("/") == settings.store.service.rstrip("/")
+        token = token_file or (settings.store.token_file if own else None)
+        return replace(settings, store=Store(service=service, token_file=token), own_service=own)
+    if token_file and settings.store.service:
+        return replace(settings, store=replace(settings.store, token_file=token_file))
+    return settings
+
+
+def spool_folder() -> Path:
+    """Where commands keep what a service that is away cannot take."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "rucio-trace" / "spool"
 
 
 def main() -> None:

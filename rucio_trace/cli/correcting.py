@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rucio_trace.cli import settings_of
+from rucio_trace.cli import settings_of, spool_folder
 from rucio_trace.cli.product import Believed, believed
 from rucio_trace.cli.rucio import show_in_rucio
 from rucio_trace.cli.signing import Voices
 from rucio_trace.cli.terminal import json_line, printable, say
 from rucio_trace.configured import load_trust, open_store
 from rucio_trace.corrections import withdraw
-from rucio_trace.errors import ConfigurationError, Refuted
+from rucio_trace.errors import ConfigurationError, Refuted, StorageError
 from rucio_trace.history import history_of
 from rucio_trace.status import speaker
 from rucio_trace.store import Outcome
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from rucio_trace.corrections import Correction
     from rucio_trace.history import History
     from rucio_trace.identity import Trust
-    from rucio_trace.store import Registration, Store, Stored
+    from rucio_trace.store import Registration, Stored, TraceStore
     from rucio_trace.trace import ProductKey
 
-__all__ = ["Desk", "NotRegistered", "NotYours", "desk"]
+__all__ = ["Desk", "KeptBack", "NotRegistered", "NotYours", "desk"]
 
 
 class NotRegistered(Refuted):
@@ -41,6 +41,16 @@ class NotRegistered(Refuted):
     def __init__(self, correction: Correction, answer: Registration) -> None:
         found = f"{answer.outcome}: {answer.reason}"
         super().__init__(f"{correction.event} of {correction.name}", expected="that the store takes it", found=found)
+
+
+class KeptBack(StorageError):
+    """The trace service is away: what was signed waits on this machine."""
+
+    def __init__(self, answer: Registration) -> None:
+        hint = "it is registered by the next command that registers, or by `rucio-trace store deliver`"
+        super().__init__(
+            f"trace {answer.id}", expected="that the service takes it", found=str(answer.reason), hint=hint
+        )
 
 
 class NotYours(Refuted):
@@ -57,14 +67,15 @@ class Desk:
     """An open store, those who are trusted, and those who may be meant to speak."""
 
     settings: Settings
-    store: Store
+    store: TraceStore
     trust: Trust
     voices: Voices
     dry_run: bool
 
     def believed(self, history: Sequence[Stored]) -> tuple[Believed, History]:
         """What of *history* counts, and what that amounts to."""
-        found = believed(history, self.trust, allow_stale_crl=self.settings.trust.allow_stale_crl)
+        stale = self.settings.trust.allow_stale_crl
+        found = believed(history, self.trust, own_store=self.store.own, allow_stale_crl=stale)
         return found, history_of([stored.trace for stored in found.counting], speaker)
 
     def say(self, corrections: Sequence[Correction]) -> None:
@@ -73,6 +84,7 @@ class Desk:
         Raises:
             NobodyMay: nothing was registered.
             NotRegistered: the store did not take one of them.
+            KeptBack: the trace service is away; they are registered later.
         """
         now, stale = datetime.now(UTC), self.settings.trust.allow_stale_crl
         traces = [self.voices.sign(c, self.trust, now, allow_stale_crl=stale) for c in corrections]
@@ -83,10 +95,13 @@ class Desk:
             return
         answers = self.store.register(traces, trust=self.trust, allow_stale_crl=stale)
         for correction, answer in zip(corrections, answers, strict=True):
-            if answer.outcome not in (Outcome.STORED, Outcome.KNOWN):
+            if answer.outcome not in (Outcome.STORED, Outcome.KNOWN) and answer.kept_in is None:
                 raise NotRegistered(correction, answer)
             click.echo(answer.id)
-            say(f"registered: {correction.event} of {printable(correction.name)}")
+            if answer.kept_in is None:
+                say(f"registered: {correction.event} of {printable(correction.name)}")
+        if kept := [answer for answer in answers if answer.kept_in is not None]:
+            raise KeptBack(kept[0])
         products = {c.product for c in corrections if c.product is not None}
         products.update(*(self.store.products_of_batch(c.about) for c in corrections))
         show_in_rucio(self.settings, self.store, self.trust, sorted(products))
@@ -122,5 +137,5 @@ def desk(ctx: click.Context, options: dict[str, Any]) -> Iterator[Desk]:
         where = settings.file or "no settings file found"
         raise ConfigurationError(f"{where}: trust", expected="federation or anchors", found="neither")
     voices = Voices.of(settings, options)
-    with open_store(settings, migrate=False) as store:
+    with open_store(settings, migrate=False, spool=spool_folder()) as store:
         yield Desk(settings, store, trust, voices, options["dry_run"])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from rucio_trace.statement import Statement
-    from rucio_trace.store import Store
+    from rucio_trace.store import TraceStore
 
 __all__ = ["dataset"]
 
@@ -51,7 +51,7 @@ def dataset(ctx: click.Context, /, dids: TextIO) -> None:
         ctx.exit(EXIT_UNDECIDED)
 
 
-def _origins(store: Store, dids: Iterable[str]) -> Iterator[tuple[str, Statement | None]]:
+def _origins(store: TraceStore, dids: Iterable[str]) -> Iterator[tuple[str, Statement | None]]:
     """What is signed of the newest generation of each of *dids*."""
     remaining = iter(dids)
     while some := list(islice(remaining, DIDS_AT_ONCE)):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.cli.verdicts import Outcome
     from rucio_trace.envelope import Trace
-    from rucio_trace.store import Store
+    from rucio_trace.store import TraceStore
 
 __all__ = ["download"]
 
@@ -48,7 +48,7 @@ class _Judge:
     """By whose word, and by what, downloaded files are judged."""
 
     client: Any
-    store: Store | None
+    store: TraceStore | None
     trust: Trust
     limits: ArchiveLimits
     allow_stale_crl: bool
@@ -221,7 +221,7 @@ def _judge(ctx: click.Context, client: Any, options: dict[str, Any], stack: Exit
     if trust is None:
         say("nobody is trusted: give --anchors or --federation, or set them under [trust] in the settings")
         trust = Trust(())
-    store = stack.enter_context(open_store(settings, migrate=False)) if settings.store.url else None
+    store = stack.enter_context(open_store(settings, migrate=False)) if settings.store.named else None
     stale = options["allow_stale_crl"] or settings.trust.allow_stale_crl
     return _Judge(client, store, trust, ArchiveLimits(**asdict(settings.limits)), stale, datetime.now(UTC))
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.envelope import Trace
     from rucio_trace.history import History
-    from rucio_trace.store import Store, Stored
+    from rucio_trace.store import Stored, TraceStore
     from rucio_trace.trace import ProductKey
 
 __all__ = ["export"]
@@ -62,7 +62,7 @@ def export(ctx: click.Context, /, what: tuple[str, ...], digests: tuple[str, ...
     ctx.exit(code)
 
 
-def _asked(store: Store, what: Iterable[str], digests: Iterable[str]) -> Iterable[tuple[str, Collection[Stored]]]:
+def _asked(store: TraceStore, what: Iterable[str], digests: Iterable[str]) -> Iterable[tuple[str, Collection[Stored]]]:
     for digest in digests:
         yield digest, store.by_digest(digest.lower())
     for name in what:
@@ -76,7 +76,7 @@ def _asked(store: Store, what: Iterable[str], digests: Iterable[str]) -> Iterabl
             yield name, store.by_did(scope, rest)
 
 
-def _whole(store: Store, found: Collection[Stored]) -> Iterable[Stored]:
+def _whole(store: TraceStore, found: Collection[Stored]) -> Iterable[Stored]:
     """*found* with all that was said of the same products and files: what withdraws one need not bear its digest."""
     keys = {key for stored in found if (key := stored.trace.statement.product) is not None}
     yield from found

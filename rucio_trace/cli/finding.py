@@ -16,7 +16,7 @@ from rucio_trace.trace import HEX_DIGITS, STRONG, Event
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rucio_trace.store import Store, Stored
+    from rucio_trace.store import Stored, TraceStore
 
 __all__ = ["digests_of", "is_digest", "newest_generation"]
 
@@ -28,7 +28,7 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text.lower()) is not None
 
 
-def digests_of(what: str, store: Store) -> Iterator[set[str]]:
+def digests_of(what: str, store: TraceStore) -> Iterator[set[str]]:
     """The digests that *what* (FILE, SCOPE:NAME or a digest) may be known by, one set after another until one is.
 
     A file is read for the digest that recorders sign, and for all others only if nobody knows that one.

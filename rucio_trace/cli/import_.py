@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rucio_trace.cli import EXIT_UNDECIDED, settings_of
+from rucio_trace.cli import EXIT_UNDECIDED, settings_of, spool_folder
 from rucio_trace.cli.terminal import json_line, printable, say, show_table
 from rucio_trace.configured import load_trust, open_store
 from rucio_trace.errors import ConfigurationError, TraceabilityError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rucio_trace.envelope import Trace
     from rucio_trace.faults import Fault
     from rucio_trace.identity import Trust
-    from rucio_trace.store import Registration, Store
+    from rucio_trace.store import Registration, TraceStore
 
     _Register = Callable[[list[Trace]], list[Registration]]
 
@@ -43,6 +43,7 @@ _VERDICTS: tuple[tuple[type[Fault], Verdict], ...] = (
 _STYLES: dict[str, str] = {
     "stored": "green",
     "known": "dim",
+    "spooled": "yellow",
     "conflict": "red",
     **{str(v): "bold red" for _, v in _VERDICTS},
 }
@@ -59,7 +60,9 @@ class _Result:
 
     @property
     def word(self) -> str:
-        """`stored`, `known`, `conflict`, or the verdict on a trace that is not taken."""
+        """`stored`, `known`, `conflict`, `spooled`, or the verdict on a trace that is not taken."""
+        if self.answer.kept_in is not None:
+            return "spooled"
         if self.answer.outcome in (Outcome.STORED, Outcome.KNOWN, Outcome.CONFLICT):
             return self.answer.outcome
         return self.verdict
@@ -85,8 +88,9 @@ def import_(
 ) -> None:
     """Take in traces that come with products from elsewhere: of the Copernicus Traceability Service, or ours.
 
-    Each is held against those trusted in the settings and kept as it was signed, with a note of what its signature
-    does not cover. One that is not accepted costs itself alone. Ends as `verify` does: 0 if all were taken.
+    Each is held against those trusted in the settings, or by the trace service there, and kept as it was signed, with
+    a note of what its signature does not cover. One that is not accepted costs itself alone. While a service is away
+    they wait on this machine (spooled) for the next time. Ends as `verify` does: 0 if all were taken.
 
     \b
     Example:
@@ -94,7 +98,7 @@ def import_(
     """
     settings = settings_of(ctx)
     trust = load_trust(settings.trust)
-    if trust is None:
+    if trust is None and not settings.store.service:  # which says itself whom it trusts
         raise ConfigurationError(
             f"{settings.file or 'no settings file found'}: trust", expected="federation or anchors", found="neither"
         )
@@ -102,7 +106,7 @@ def import_(
     words: Counter[str] = Counter()
     rows: list[tuple[object, ...]] = []
     code = 0
-    with open_store(settings, migrate=False) as store:
+    with open_store(settings, migrate=False, spool=spool_folder()) as store:
         register = _registering(store, trust, scope, allow_stale_crl or settings.trust.allow_stale_crl)
         for source in sources:
             try:
@@ -126,7 +130,7 @@ def import_(
     ctx.exit(EXIT_CODES[worst([*verdicts, *([Verdict.UNDECIDED] if code else [])])] if verdicts or code else 0)
 
 
-def _registering(store: Store, trust: Trust, scope: str | None, stale: bool) -> _Register:
+def _registering(store: TraceStore, trust: Trust | None, scope: str | None, stale: bool) -> _Register:
     def register(traces: list[Trace]) -> list[Registration]:
         scopes = {trace.id: scope for trace in traces if trace.statement.outside} if scope else None
         return store.register(traces, trust=trust, allow_stale_crl=stale, scopes=scopes)

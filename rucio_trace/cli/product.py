@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.envelope import Trace
     from rucio_trace.identity import Trust
-    from rucio_trace.store import Store, Stored
+    from rucio_trace.store import Stored, TraceStore
     from rucio_trace.trace import ProductKey
 
 __all__ = ["Believed", "believed", "keys_of", "of_generation", "split_did"]
@@ -34,7 +34,7 @@ def split_did(did: str, hint: str | None = None) -> tuple[str, str]:
     return scope, name
 
 
-def keys_of(store: Store, did: str) -> list[ProductKey]:
+def keys_of(store: TraceStore, did: str) -> list[ProductKey]:
     """The products that bear or bore the name *did*, the newest generation first."""
     found = {stored.trace.statement.product for stored in store.by_did(*split_did(did))}
     return sorted((key for key in found if key is not None), key=lambda key: key.generation, reverse=True)
@@ -64,14 +64,14 @@ class Believed:
         return [stored for stored in self.counting if stored.position not in self.withdrawn]
 
 
-def believed(history: Sequence[Stored], trust: Trust | None, *, allow_stale_crl: bool) -> Believed:
+def believed(history: Sequence[Stored], trust: Trust | None, *, own_store: bool, allow_stale_crl: bool) -> Believed:
     """What of *history*, of one product or of a file in no Rucio, counts for those who trust *trust*, now.
 
-    Without *trust* it is what the store took.
+    Without *trust* it is what the store took. *own_store*: what it says of the times of registration counts.
     """
     refusals: dict[int, str] = {}
     if trust is not None:
-        evidence = [Evidence(stored.trace, stored.registered_at) for stored in history]
+        evidence = [Evidence(stored.trace, stored.registered_at if own_store else None) for stored in history]
         checked = check_evidence(evidence, trust, datetime.now(UTC), allow_stale_crl=allow_stale_crl)
         accepted = {id(found.trace) for found in checked.accepted}
         why = {id(refused.trace): "; ".join(fault.told for fault in refused.faults) for refused in checked.refused}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.config import Settings
     from rucio_trace.identity import Trust
-    from rucio_trace.store import Store
+    from rucio_trace.store import TraceStore
     from rucio_trace.trace import ProductKey
 
 __all__ = ["living_generation", "show_in_rucio"]
@@ -51,7 +51,7 @@ def living_generation(key: ProductKey) -> str | None:
     return next((format_time(moment) for _, _, moment in found.values()), None)
 
 
-def show_in_rucio(settings: Settings, store: Store, trust: Trust, products: Sequence[ProductKey]) -> None:
+def show_in_rucio(settings: Settings, store: TraceStore, trust: Trust, products: Sequence[ProductKey]) -> None:
     """Have Rucio's metadata follow at once where its database is at hand; else say what will."""
     products = [key for key in products if key.rucio == settings.instance.name]
     if not products:

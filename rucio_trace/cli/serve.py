@@ -62,7 +62,7 @@ def serve(ctx: click.Context, /, **options: Any) -> None:
 def _settings(settings: Settings, options: dict[str, Any]) -> Settings:
     store, service = settings.store, settings.service
     if options["store"]:
-        store = replace(store, url=options["store"])
+        store = replace(store, url=options["store"], service="")
     given = {key: options[key] for key in ("address", "port", "workers", "tokens") if options[key] is not None}
     trust = trust_settings(settings.trust, options)
     trust = replace(trust, allow_stale_crl=trust.allow_stale_crl or options["allow_stale_crl"])

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from rucio_trace.envelope import Trace
-    from rucio_trace.store import Store
+    from rucio_trace.store import TraceStore
 
 __all__ = ["FileJudge", "load_trusted", "outcome_of", "trust_options", "trust_settings", "verify"]
 
@@ -61,7 +61,7 @@ class FileJudge:
     progress: Callable[[int], object]
     limits: ArchiveLimits
     checked: CheckedEvidence | None
-    store: Store | None
+    store: TraceStore | None
 
     def judge(self, path: Path) -> Judgement:
         """The verdict on one file, whose digests are computed as the traces found ask for them."""
@@ -144,7 +144,7 @@ class FileJudge:
         if not lacking:
             return candidate
         found = digest_file(path, lacking, progress=self.progress)
-        if candidate.hashes and candidate.size != found.size:
+        if candidate.hashes and candidate.size is not None and candidate.size != found.size:
             raise FileChanged(path, candidate.size, found.size)
         return replace(candidate, size=found.size, hashes={**candidate.hashes, **found.hashes})
 
@@ -207,8 +207,8 @@ def _judge(
     """Whom to ask, or why there is nobody."""
     settings = settings_of(ctx)
     traces: tuple[Path, ...] = options["traces"]
-    if not traces and not settings.store.url:
-        return NoTraces("traces", "give --trace FILE, or set url under [store] in the settings", "none")
+    if not traces and not settings.store.named:
+        return NoTraces("traces", "give --trace FILE, or set url or service under [store] in the settings", "none")
     trust, stale = load_trusted(ctx, options)
     checked = store = None
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,10 @@ from rucio_trace.status import left_after, product_status
 from rucio_trace.trace import Cause, Event, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rucio_trace.cli.product import Believed
     from rucio_trace.config import Settings
-    from rucio_trace.identity import Trust
     from rucio_trace.status import Left
     from rucio_trace.store import BatchLine, Stored
     from rucio_trace.trace import ProductKey
@@ -87,8 +87,8 @@ def who(
     with open_store(settings, migrate=False) as store:
         keys = of_generation(keys_of(store, did), generation)
         products, proven = store.product(keys), store.proven(keys)
-    stale = settings.trust.allow_stale_crl
-    lives = [_life(key, products[key], proven.get(key, ()), trust, allow_stale_crl=stale) for key in keys]
+    believe = partial(believed, trust=trust, own_store=store.own, allow_stale_crl=settings.trust.allow_stale_crl)
+    lives = [_life(key, products[key], proven.get(key, ()), believe) for key in keys]
     names = account_names(set().union(*(life.accounts for life in lives)), _key(settings, accounts_key), accounts)
     for life in lives:
         if as_json:
@@ -115,12 +115,10 @@ def _life(
     key: ProductKey,
     history: Sequence[Stored],
     lines: Sequence[BatchLine],
-    trust: Trust | None,
-    *,
-    allow_stale_crl: bool,
+    believe: Callable[[Sequence[Stored]], Believed],
 ) -> _Life:
-    found = believed(history, trust, allow_stale_crl=allow_stale_crl)
-    refused = believed([line.batch for line in lines], trust, allow_stale_crl=allow_stale_crl).refusals
+    found = believe(history)
+    refused = believe([line.batch for line in lines]).refusals
     counting = [line for line in lines if line.batch.position not in refused]
     status = product_status(found.counting, str, counting)
     vo = "" if key.vo == "def" else f", VO {key.vo}"

@@ -14,11 +14,13 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
 
 from rucio_trace import __version__
-from rucio_trace.service import cdse, native, probes, problems
+from rucio_trace.service import cdse, native, odata, probes, problems
 from rucio_trace.service.access import Open
 from rucio_trace.service.bodies import Bounded
+from rucio_trace.service.indexing import Indexing
 from rucio_trace.service.intake import Intake, registering
 from rucio_trace.service.metrics import Counted, Metrics
+from rucio_trace.service.native.feed import Head
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -42,17 +44,21 @@ class Service:
     settings: ServiceSettings
 
 
-ROUTERS = (probes.router, *native.ROUTERS, cdse.router)
+ROUTERS = (probes.router, *native.ROUTERS, odata.router, cdse.router)
 
 
 def create_app(service: Service) -> FastAPI:
     """The ASGI application of *service*; when it ends, what was accepted is finished."""
     intake = Intake(registering(service), service.settings.max_waiting_traces)
+    indexing = Indexing(service.store)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if service.store.indexes_later:
+            indexing.start()
         yield
         await to_thread.run_sync(intake.close)
+        await to_thread.run_sync(indexing.close)
         service.store.close()
 
     app = FastAPI(
@@ -66,6 +72,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service, app.state.intake = service, intake
     app.state.metrics = Metrics(service.store, intake)
+    app.state.head = Head(service.store.position)
     problems.install(app)
     app.add_middleware(Bounded, settings=service.settings)
     app.add_middleware(Counted, metrics=app.state.metrics)

@@ -9,13 +9,16 @@ from rucio_trace.store.errors import (
     TooMuchEvidence,
     UnpreparedStore,
 )
+from rucio_trace.store.protocol import TraceStore
 from rucio_trace.store.records import BatchLine, Outcome, Registration, Stored
+from rucio_trace.store.search import Filters
 from rucio_trace.store.store import Store
 
 __all__ = [
     "BadStoreUrl",
     "BatchLine",
     "CorruptRow",
+    "Filters",
     "NewerStore",
     "Outcome",
     "Registration",
@@ -24,5 +27,6 @@ __all__ = [
     "StoreUnavailable",
     "Stored",
     "TooMuchEvidence",
+    "TraceStore",
     "UnpreparedStore",
 ]

@@ -8,41 +8,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection, Table
 
-__all__ = ["insert_rows"]
+__all__ = ["insert_rows", "insert_values"]
 
 
 def insert_rows(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
     """Insert *rows*, each with a value for every column, in the connection's transaction."""
-    columns = [column.name for column in table.columns]
-    converters = _converters(connection, table)
-    values = ([convert(row[name]) for name, convert in converters] for row in rows)
+    names = [column.name for column in table.columns]
+    insert_values(connection, table, ([row[name] for name in names] for row in rows))
+
+
+def insert_values(connection: Connection, table: Table, rows: Iterable[Sequence[Any]]) -> None:
+    """As `insert_rows`, each row its values in the order of the columns."""
+    columns = ", ".join(column.name for column in table.columns)
     driver = connection.connection.driver_connection
     assert driver is not None
-    if connection.dialect.name == "postgresql":
-        with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({', '.join(columns)}) FROM STDIN") as copy:
-            for value in values:
-                copy.write_row(value)
+    if connection.dialect.name == "postgresql":  # psycopg knows all our types by itself
+        with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
         return
+    converters = _converters(connection, table)
     mark = "%s" if connection.dialect.name == "mysql" else "?"
-    marks = ", ".join([mark] * len(columns))
+    marks = ", ".join([mark] * len(table.columns))
+    values = ([convert(value) for convert, value in zip(converters, row, strict=True)] for row in rows)
     cursor = driver.cursor()
-    cursor.executemany(f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})", values)  # noqa: S608 our names
+    cursor.executemany(f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", values)  # noqa: S608 our names
     cursor.close()
 
 
-def _converters(connection: Connection, table: Table) -> list[tuple[str, Callable[[Any], Any]]]:
+def _converters(connection: Connection, table: Table) -> list[Callable[[Any], Any]]:
     """For each column, what makes its value one that the driver takes."""
-    found: list[tuple[str, Callable[[Any], Any]]] = []
-    for column in table.columns:
-        processor = None
-        if connection.dialect.name != "postgresql":  # psycopg knows all our types by itself
-            processor = column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
-        found.append((column.name, processor or _as_it_is))
-    return found
+    dialect = connection.dialect
+    return [column.type.dialect_impl(dialect).bind_processor(dialect) or _as_it_is for column in table.columns]
 
 
 def _as_it_is(value: Any) -> Any:

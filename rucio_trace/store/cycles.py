@@ -34,14 +34,14 @@ class Ancestry:
     def __init__(self, connection: Connection, entries: Collection[Entry]) -> None:
         self._connection = connection
         self._made_from: dict[bytes, set[bytes]] = {}  # in this batch
-        asked = {digest for entry in entries if entry.inputs for digest in _own(entry)}
+        asked = {digest for entry in entries if entry.inputs for digest in entry.digests}
         self._used = self._inputs_among(asked)
 
     def closes_circle(self, entry: Entry) -> bool:
         """Whether *entry* would make a product its own ancestor; else it counts from now on."""
         if not entry.inputs:
             return False
-        own = _own(entry)
+        own = entry.digests
         if own & entry.inputs or (own & self._used and own & self._ancestors(entry.inputs)):
             return True
         self._used |= entry.inputs
@@ -70,7 +70,3 @@ class Ancestry:
         for some in batches(asked, KEYS_A_QUERY):
             found |= set(self._connection.scalars(select(inputs.c.digest).where(inputs.c.digest.in_(some)).distinct()))
         return found
-
-
-def _own(entry: Entry) -> set[bytes]:
-    return {digest for digest, of_content in entry.digests if not of_content}

@@ -1,4 +1,4 @@
-"""Everything the store knows about a file, for `verify.judge`.
+"""Everything the store knows about files, for `verify.judge`.
 
 Judging a part of the evidence could mislead (a missing REVOKE makes a withdrawn trace count), so each
 product that could be meant is given with its whole history, or nothing is given at all.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from rucio_trace.store.errors import TooMuchEvidence
 from rucio_trace.store.read import KEYS_A_QUERY, Reader, batches, bearing, named, of_dids
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
     from rucio_trace.store.records import Stored
 
-__all__ = ["MAX_TRACES", "collect"]
+__all__ = ["MAX_TRACES", "collect", "collect_many"]
 
 MAX_TRACES: Final = 100_000
 """About ten seconds of parsing: a product with ten replicas, each verified daily, reaches it after 27 years."""
+
+_STRONG_DIGITS: Final = frozenset(HEX_DIGITS[algorithm] for algorithm in STRONG)
 
 
 def collect(
@@ -44,10 +46,25 @@ def collect(
         TooMuchEvidence: more than MAX_TRACES traces.
     """
     strong = [digest for algorithm, digest in hashes.items() if algorithm in STRONG]
-    strong = [digest for digest in strong if len(digest) in {HEX_DIGITS[algorithm] for algorithm in STRONG}]
+    digests = [*strong, product_digest] if product_digest else strong
+    return collect_many(connection, reader, digests, () if did is not None else names, () if did is None else [did])
+
+
+def collect_many(
+    connection: Connection, reader: Reader, digests: Collection[str], names: Collection[str], dids: Collection[str]
+) -> list[Stored]:
+    """The same for many files at once, in few queries; each trace is read once. Digests are strong ones.
+
+    Raises:
+        TooMuchEvidence: more than MAX_TRACES traces.
+    """
     found = _Collection(connection, reader)
-    found.add(bearing([*strong, product_digest] if product_digest else strong, of_content=None))
-    found.add(of_dids([did]) if did is not None else named(names))
+    for some in batches((digest for digest in digests if len(digest) in _STRONG_DIGITS), KEYS_A_QUERY):
+        found.add(bearing(some, of_content=None))
+    for some in batches(names, KEYS_A_QUERY):
+        found.add(named(some))
+    for some in batches(dids, KEYS_A_QUERY):
+        found.add(of_dids(some))
     found.add_histories()
     found.add_strangers()
     found.add_withdrawals()
@@ -62,13 +79,17 @@ class _Collection:
         self._found: dict[int, Stored] = {}
 
     def add(self, condition: ColumnElement[bool]) -> list[Stored]:
-        """Take what fulfils *condition*; the answer is what was not there yet."""
-        if self._count(condition) > MAX_TRACES:
+        """Take what fulfils *condition*; the answer is what was not there yet. Rows are read once, when wanted."""
+        query = select(traces.c.position).where(self._reader.visible(condition)).limit(MAX_TRACES + 1)
+        missing = set(self._connection.scalars(query)) - self._found.keys()
+        if len(self._found) + len(missing) > MAX_TRACES:
             raise TooMuchEvidence(MAX_TRACES)
-        new = [s for s in self._reader.read(self._connection, condition) if s.position not in self._found]
+        new = [
+            stored
+            for some in batches(missing, KEYS_A_QUERY)
+            for stored in self._reader.read(self._connection, traces.c.position.in_(some))
+        ]
         self._found.update((stored.position, stored) for stored in new)
-        if len(self._found) > MAX_TRACES:
-            raise TooMuchEvidence(MAX_TRACES)
         return new
 
     def add_histories(self) -> None:
@@ -94,8 +115,3 @@ class _Collection:
 
     def in_order(self) -> list[Stored]:
         return [self._found[position] for position in sorted(self._found)]
-
-    def _count(self, condition: ColumnElement[bool]) -> int:
-        """How many rows there are, counted no further than is needed to say "too many"."""
-        some = select(traces.c.position).where(condition).limit(MAX_TRACES + 1).subquery()
-        return int(self._connection.scalar(select(func.count()).select_from(some)) or 0)

@@ -89,7 +89,7 @@ class StoredRecords:
         found: set[int] = set()
         usable = (digest for digest in digests if len(digest) in _DIGEST_LENGTHS)
         for some in batches(usable, KEYS_A_QUERY):
-            creates = condition(some) & (str(Event.CREATE) == _EVENT)
+            creates = self._reader.visible(condition(some) & (str(Event.CREATE) == _EVENT))
             found.update(self._connection.scalars(select(traces.c.position).where(creates).limit(most + 1)))
             if len(found) > most:
                 break
@@ -116,7 +116,7 @@ class StoredRecords:
             by_row.setdefault((indexable(key.did), key.generation), []).append(key)
         found: set[ProductKey] = set()
         for some in batches({key.did for key in keys}, KEYS_A_QUERY):
-            query = select(traces.c.did, traces.c.generation).where(of_dids(some))
+            query = select(traces.c.did, traces.c.generation).where(self._reader.visible(of_dids(some)))
             query = query.group_by(traces.c.did, traces.c.generation).having(or_(bad, differing))
             for did, generation in self._connection.execute(query):
                 found.update(by_row.get((did, generation), ()))

@@ -12,8 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import LargeBinary, bindparam, delete, func, select, tuple_
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import delete, exists, select, tuple_
 
 from rucio_trace.batch import LineProof, check_list, product_of, read_line
 from rucio_trace.errors import Malformed, Refuted
@@ -22,7 +21,7 @@ from rucio_trace.merkle import HASH_BYTES, climb, hash_leaf, path_of, paths_of, 
 from rucio_trace.status import speaker
 from rucio_trace.store.bulk import insert_rows
 from rucio_trace.store.errors import CorruptRow
-from rucio_trace.store.read import KEYS_A_QUERY, batches
+from rucio_trace.store.read import KEYS_A_QUERY, among, batches
 from rucio_trace.store.records import BatchLine
 from rucio_trace.store.tables import lines, list_pieces, traces
 from rucio_trace.trace import Event
@@ -30,7 +29,7 @@ from rucio_trace.trace import Event
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Row
+    from sqlalchemy import Connection, Row
 
     from rucio_trace.store.read import Reader
     from rucio_trace.store.records import Stored
@@ -88,19 +87,14 @@ def _print(key: ProductKey) -> bytes:
     return hashlib.sha256("\0".join((key.rucio, key.vo, key.did, key.generation)).encode()).digest()
 
 
-def _of(connection: Connection, products: Collection[bytes]) -> ColumnElement[bool]:
-    """Lines of these *products*; one array on PostgreSQL, where each value of a list costs more than its row."""
-    if connection.dialect.name != "postgresql":
-        return lines.c.product.in_(products)
-    return lines.c.product == func.any(bindparam(None, list(products), type_=ARRAY(LargeBinary), unique=True))
-
-
 def insert_lists(connection: Connection, new: Mapping[int, SignedList]) -> None:
     """Add lists, by the positions of their traces, in the order of positions; their lines replace older ones."""
     for position, given in sorted(new.items()):
         insert_rows(connection, list_pieces, [{"position": position, **piece} for piece in given.pieces])
         for some in batches(given.products, KEYS_A_QUERY):
-            connection.execute(delete(lines).where(_of(connection, some), lines.c.series == given.series))
+            connection.execute(
+                delete(lines).where(among(connection, lines.c.product, some), lines.c.series == given.series)
+            )
         rows = [
             {"product": product, "series": given.series, "position": position, "line": number}
             for number, product in enumerate(given.products)
@@ -130,10 +124,15 @@ def proven(connection: Connection, reader: Reader, keys: Collection[ProductKey])
         CorruptRow: a line is not one that was signed, or not of the product it is filed under.
     """
     by_print = {_print(key): key for key in keys}
+    query = select(lines).order_by(lines.c.position)
+    if reader.hidden:
+        of_batch = traces.c.position == lines.c.position
+        hidden = exists(select(traces.c.position).where(of_batch, traces.c.provider.in_(reader.hidden)))
+        query = query.where(~hidden)
     rows = [
         row
         for some in batches(by_print, KEYS_A_QUERY)
-        for row in connection.execute(select(lines).where(_of(connection, some)).order_by(lines.c.position))
+        for row in connection.execute(query.where(among(connection, lines.c.product, some)))
     ]
     if not rows:
         return {}

@@ -10,12 +10,14 @@ import hashlib
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import false, select
+from sqlalchemy import bindparam, false, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
-from rucio_trace.joining import join, linked
+from rucio_trace.joining import linked
 from rucio_trace.store.errors import CorruptRow
+from rucio_trace.store.histories import anybody, assemble
 from rucio_trace.store.rows import split_chain, to_stored
-from rucio_trace.store.tables import certificates, digests, indexable, traces
+from rucio_trace.store.tables import certificates, contents, digests, indexable, traces
 from rucio_trace.trace import HEX_DIGITS, STRONG, Event
 
 if TYPE_CHECKING:
@@ -23,13 +25,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Row
 
+    from rucio_trace.store.histories import MayJoin
     from rucio_trace.store.records import Stored
     from rucio_trace.trace import ProductKey
 
-    # Whether the signer of a trace of a file in no Rucio may speak for products of a scope.
-    MayJoin = Callable[[Stored, str], bool]
 
-__all__ = ["KEYS_A_QUERY", "Reader", "batches", "bearing", "named", "of_dids", "with_prefix"]
+__all__ = ["KEYS_A_QUERY", "Reader", "among", "batches", "bearing", "named", "of_dids", "prefix", "with_prefix"]
 
 KEYS_A_QUERY: Final = 500
 """Values in one IN: planning time grows with them, and SQLite takes 32,766."""
@@ -38,21 +39,35 @@ _STRONG_DIGITS: Final = min(HEX_DIGITS[algorithm] for algorithm in STRONG)
 
 _CACHED_CERTIFICATES: Final = 4_096  # of about 1 KB
 
+_CACHED_ROWS: Final = 4_096
+_CACHED_CHARACTERS: Final = 8_192  # of a message: together some 40 MB at most, of usual products 25 MB
+
 T = TypeVar("T")
 
 
 class Reader:
-    """Turns rows into traces; keeps the certificates it has met, which never change."""
+    """Turns rows into traces.
+
+    It keeps the certificates it has met, which never change, and some traces with their rows: one that is read again as
+    it was is not parsed again, which is half the work of a verdict.
+    """
 
     def __init__(self, hidden: Collection[str] = ()) -> None:
         """The traces that *hidden* providers brought do not exist for it."""
         self._certificates: dict[bytes, bytes] = {}
-        self._hidden = frozenset(hidden)
+        self._parsed: dict[int, tuple[Row[Any], Stored]] = {}
+        self.hidden = frozenset(hidden)
 
     def without_providers(self, hidden: Collection[str]) -> Reader:
         reader = Reader(hidden)
-        reader._certificates = self._certificates
+        reader._certificates, reader._parsed = self._certificates, self._parsed
         return reader
+
+    def visible(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+        """*condition*, of what exists for this reader; whoever does not use `read` must ask by it."""
+        if not self.hidden:
+            return condition
+        return condition & (traces.c.provider.is_(None) | traces.c.provider.not_in(self.hidden))
 
     def read(
         self, connection: Connection, condition: ColumnElement[bool], *, limit: int | None = None, newest: bool = False
@@ -62,23 +77,39 @@ class Reader:
         Raises:
             CorruptRow: one of them was altered in the database.
         """
-        if self._hidden:
-            condition &= traces.c.provider.is_(None) | traces.c.provider.not_in(self._hidden)
         order = traces.c.position.desc() if newest else traces.c.position
         try:
-            rows = connection.execute(select(traces).where(condition).order_by(order).limit(limit)).all()
+            query = select(traces).where(self.visible(condition)).order_by(order).limit(limit)
+            rows = connection.execute(query).all()
         except (TypeError, ValueError, AttributeError) as error:  # a column of a type its reader cannot take
             raise CorruptRow("unknown", "a column", "as written by the store", str(error)) from error
         certificate = self._load_certificates(connection, rows).__getitem__
-        return [to_stored(row, certificate) for row in rows]
+        return [self._stored(row, certificate) for row in rows]
+
+    def _stored(self, row: Row[Any], certificate: Callable[[bytes], bytes]) -> Stored:
+        known = self._parsed.get(row.position)
+        if known is not None and known[0] == row:
+            return known[1]
+        stored = to_stored(row, certificate)
+        if len(row.message) <= _CACHED_CHARACTERS:
+            if len(self._parsed) >= _CACHED_ROWS:
+                self._parsed.clear()
+            self._parsed[row.position] = row, stored
+        return stored
 
     def histories(
-        self, connection: Connection, keys: Collection[ProductKey], may_join: MayJoin = lambda _stored, _scope: True
+        self, connection: Connection, keys: Collection[ProductKey], may_join: MayJoin = anybody
     ) -> dict[ProductKey, list[Stored]]:
         """The traces of each of *keys* and those that joined it, in the order of their positions.
 
         There is no key for a product without any. *may_join* says whether a signer may speak in a product's scope.
         """
+        own = self.own(connection, keys)
+        strangers = self.strangers(connection, [stored for of in own.values() for stored in of])
+        return assemble(own, strangers, may_join)
+
+    def own(self, connection: Connection, keys: Collection[ProductKey]) -> dict[ProductKey, list[Stored]]:
+        """The traces of each of *keys*, in the order of their positions; there is no key for a product without any."""
         found: dict[ProductKey, list[Stored]] = {}
         for some in batches(keys, KEYS_A_QUERY):
             condition = of_dids({key.did for key in some})
@@ -88,19 +119,6 @@ class Reader:
                 key = stored.trace.statement.product
                 if key in wanted and key is not None:
                     found.setdefault(key, []).append(stored)
-        strangers = self.strangers(connection, [stored for of in found.values() for stored in of])
-        if strangers:
-            of_trace = {id(stored.trace): stored for stored in strangers}
-            for key, own in found.items():
-                joining = [
-                    of_trace[id(trace)]
-                    for trace in join(
-                        [stored.trace for stored in own],
-                        [stored.trace for stored in strangers],
-                        lambda trace, scope: may_join(of_trace[id(trace)], scope),
-                    )
-                ]
-                found[key] = sorted([*own, *joining], key=lambda stored: stored.position)
         return found
 
     def strangers(self, connection: Connection, own: Iterable[Stored]) -> list[Stored]:
@@ -152,6 +170,13 @@ def batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
+def among(connection: Connection, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
+    """*column* has one of *values*: one array on PostgreSQL, where each value of a list costs more than its row."""
+    if connection.dialect.name != "postgresql":
+        return column.in_(values)
+    return column == func.any(bindparam(None, list(values), type_=ARRAY(column.type), unique=True))
+
+
 def named(names: Collection[str]) -> ColumnElement[bool]:
     """Traces of files with one of these base names."""
     return traces.c.name.in_([indexable(name) for name in names])
@@ -171,7 +196,8 @@ def with_prefix(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
 def bearing(hexadecimal: Collection[str], *, of_content: bool | None) -> ColumnElement[bool]:
     """Traces whose statement holds one of these digests, of any algorithm.
 
-    `of_content` says whether of a member of the archive (True), of the file itself (False), or of either.
+    `of_content` says whether of a member of the archive (True), of the file itself (False), or of either. Members are
+    found by a part of their digest: whoever asks for them compares.
     """
     try:
         wanted = [bytes.fromhex(digest) for digest in hexadecimal]
@@ -180,4 +206,13 @@ def bearing(hexadecimal: Collection[str], *, of_content: bool | None) -> ColumnE
     condition: ColumnElement[bool] = digests.c.digest.in_(wanted)
     if of_content is not None:
         condition &= digests.c.of_content == of_content
-    return traces.c.digest_set.in_(select(digests.c.digest_set).where(condition))
+    sets = select(digests.c.digest_set).where(condition)
+    if of_content is False:
+        return traces.c.digest_set.in_(sets)
+    members = select(contents.c.digest_set).where(contents.c.prefix.in_([prefix(digest) for digest in wanted]))
+    return traces.c.digest_set.in_(sets.union_all(members))
+
+
+def prefix(digest: bytes) -> int:
+    """By what `contents` knows a member's digest; 64 bits, so that strangers are met by design alone."""
+    return int.from_bytes(digest[:8], "big", signed=True)

@@ -32,7 +32,8 @@ class Registration:
 
     `id` is the trace's event id, or the id derived from its text when it has none; it is empty only
     for a trace refused because it has no signed text. `position` is None unless the trace is in the store.
-    `faults` are what a trace was refused for, as far as it is the trace's.
+    `faults` are what a trace was refused for, as far as it is the trace's. `kept_in` is the file on this machine in
+    which it waits, undecided, while a trace service is away.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Registration:
     outcome: Outcome
     reason: str | None = None
     faults: tuple[Fault, ...] = ()
+    kept_in: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,14 @@ from rucio_trace.checking import Refused, check_trace
 from rucio_trace.errors import Malformed, Refuted, Undecided
 from rucio_trace.faults import Uncertain, Unsigned
 from rucio_trace.statement import SCHEMA
+from rucio_trace.store import index
 from rucio_trace.store.bulk import insert_rows
+from rucio_trace.store.counts import add_counts
 from rucio_trace.store.cycles import Ancestry
 from rucio_trace.store.errors import CorruptRow
+from rucio_trace.store.index import Findable
 from rucio_trace.store.lists import SignedList, insert_lists, needs_list, to_list
-from rucio_trace.store.read import KEYS_A_QUERY, batches
+from rucio_trace.store.read import KEYS_A_QUERY, among, batches
 from rucio_trace.store.records import Outcome, Registration
 from rucio_trace.store.rows import Entry, fingerprint, to_entry
 from rucio_trace.store.tables import certificates, digest_sets, digests, head, inputs, traces
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from rucio_trace.identity import Trust
     from rucio_trace.store.database import Database
 
-__all__ = ["Rules", "register"]
+__all__ = ["Rules", "clock", "refusal", "register"]
 
 
 class _Known(NamedTuple):
@@ -55,13 +58,14 @@ class Rules(NamedTuple):
     scopes: Mapping[str, str]
     lists: Mapping[str, bytes]
     provider: str | None
+    defer: bool
 
 
 def register(database: Database, unverified: Sequence[Trace], rules: Rules) -> list[Registration]:
     """See `Store.register`."""
-    answers: list[Registration | None] = [_refusal(trace) for trace in unverified]
+    answers: list[Registration | None] = [refusal(trace) for trace in unverified]
     with database.reading() as connection:
-        now = _clock(connection)
+        now = clock(connection)
         known = _registered(connection, [trace.id for trace, no in zip(unverified, answers, strict=True) if no is None])
     entries: dict[int, Entry] = {}
     for number, trace in enumerate(unverified):
@@ -73,12 +77,12 @@ def register(database: Database, unverified: Sequence[Trace], rules: Rules) -> l
                 answers[number] = judged
     if entries:
         with database.writing() as connection:
-            for number, answer in zip(entries, _add(connection, list(entries.values()), rules.provider), strict=True):
+            for number, answer in zip(entries, _add(connection, list(entries.values()), rules), strict=True):
                 answers[number] = answer
     return [answer for answer in answers if answer is not None]
 
 
-def _refusal(trace: Trace) -> Registration | None:
+def refusal(trace: Trace) -> Registration | None:
     """Why a trace can never be stored, whoever is trusted."""
     if not trace.message or not trace.signature:
         unsigned = Unsigned("signature", "a signed text, a signature and a certificate", "no signature")
@@ -138,12 +142,12 @@ def _check_signature(trace: Trace) -> None:
         raise Refuted(f"signature of trace {trace.id}", expected="one of its text and certificate", found="another")
 
 
-def _add(connection: Connection, entries: Sequence[Entry], provider: str | None) -> list[Registration]:
+def _add(connection: Connection, entries: Sequence[Entry], rules: Rules) -> list[Registration]:
     """Insert what is not there yet; the head's lock is held until the transaction ends."""
     position = connection.scalar(select(head.c.position).with_for_update())
     if position is None:
         raise CorruptRow("none", "table trace_head", "one row", "none")
-    now = _clock(connection)
+    now = clock(connection)
     known = _registered(connection, [entry.id for entry in entries])
     ancestry = Ancestry(connection, entries)
     answers: list[Registration] = []
@@ -160,12 +164,12 @@ def _add(connection: Connection, entries: Sequence[Entry], provider: str | None)
             answer = Registration(entry.id, position, Outcome.STORED)
         answers.append(answer)
     if new:
-        _insert(connection, new, now, provider)
+        _insert(connection, new, now, rules)
         connection.execute(update(head).values(position=position))
     return answers
 
 
-def _insert(connection: Connection, new: dict[int, Entry], now: datetime, provider: str | None) -> None:
+def _insert(connection: Connection, new: dict[int, Entry], now: datetime, rules: Rules) -> None:
     ders = {fingerprint: der for entry in new.values() for fingerprint, der in entry.certificates.items()}
     there = _existing(connection, certificates.c.fingerprint, certificates.c.fingerprint, ders)
     missing = [{"fingerprint": key, "certificate": der} for key, der in ders.items() if key not in there]
@@ -179,18 +183,29 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime, provid
             "registered_at": now,
             "time": entry.time or now,
             "digest_set": sets[entry.digest_set],
-            "provider": provider,
+            "provider": rules.provider,
         }
         for position, entry in new.items()
     ]
     insert_rows(connection, traces, rows)
+    add_counts(connection, rows)
+    findable = {
+        position: Findable(
+            entry.columns["name"], entry.contents if sets[entry.digest_set] == position else (), entry.words
+        )
+        for position, entry in new.items()
+    }
+    (index.defer if rules.defer else index.insert)(connection, findable)
     insert_lists(connection, {position: entry.list for position, entry in new.items() if entry.list is not None})
     edges = [{"digest": digest, "position": position} for position, entry in new.items() for digest in entry.inputs]
     if edges:
         insert_rows(connection, inputs, edges)
 
 
-def _insert_digests(connection: Connection, new: dict[int, Entry]) -> dict[bytes, int]:
+def _insert_digests(
+    connection: Connection,
+    new: dict[int, Entry],
+) -> dict[bytes, int]:
     """The ids of the entries' digest sets, by fingerprint; those not there yet are added."""
     first = {entry.digest_set: position for position, entry in reversed(new.items())}
     sets = _existing(connection, digest_sets.c.fingerprint, digest_sets.c.id, first)
@@ -198,9 +213,9 @@ def _insert_digests(connection: Connection, new: dict[int, Entry]) -> dict[bytes
     if added:
         insert_rows(connection, digest_sets, [{"id": id_, "fingerprint": key} for key, id_ in added.items()])
         rows = [
-            {"digest": digest, "digest_set": position, "of_content": of_content}
+            {"digest": digest, "digest_set": position, "of_content": False}
             for position in added.values()
-            for digest, of_content in new[position].digests
+            for digest in new[position].digests
         ]
         insert_rows(connection, digests, rows)
     return sets | added
@@ -211,7 +226,7 @@ def _existing(
 ) -> dict[bytes, Any]:
     found: dict[bytes, Any] = {}
     for some in batches(wanted, KEYS_A_QUERY):
-        found.update(tuple(row) for row in connection.execute(select(key, value).where(key.in_(some))))
+        found.update(tuple(row) for row in connection.execute(select(key, value).where(among(connection, key, some))))
     return found
 
 
@@ -219,12 +234,12 @@ def _registered(connection: Connection, ids: Iterable[str]) -> _Registered:
     found: _Registered = {}
     columns = (traces.c.id, traces.c.position, traces.c.certificate, traces.c.message)
     for some in batches(dict.fromkeys(ids), KEYS_A_QUERY):
-        for id_, *rest in connection.execute(select(*columns).where(traces.c.id.in_(some))):
+        for id_, *rest in connection.execute(select(*columns).where(among(connection, traces.c.id, some))):
             found.setdefault(id_, []).append(_Known(*rest))
     return found
 
 
-def _clock(connection: Connection) -> datetime:
+def clock(connection: Connection) -> datetime:
     """The database's clock at this moment: there may be many of our hosts, each with a clock of its own."""
     if connection.dialect.name == "postgresql":
         now = connection.scalar(select(func.clock_timestamp()))

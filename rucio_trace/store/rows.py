@@ -21,9 +21,10 @@ from rucio_trace.store.errors import CorruptRow
 from rucio_trace.store.records import Stored
 from rucio_trace.store.tables import indexable
 from rucio_trace.trace import HEX_DIGITS, Event, parse_time
+from rucio_trace.words import words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from sqlalchemy import Row
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FINGERPRINT_BYTES",
     "Entry",
+    "content_digests",
     "fingerprint",
     "index_columns",
     "input_digests",
@@ -64,10 +66,14 @@ class Entry:
     """Those columns of the row that the database has no part in."""
     certificates: dict[bytes, bytes]
     """DER by fingerprint: the leaf and the intermediates."""
-    digests: frozenset[tuple[bytes, bool]]
-    """What the statement says of the bytes: a digest, and whether it is of members of the archive."""
+    digests: frozenset[bytes]
+    """What the statement says of the file's bytes."""
+    contents: frozenset[bytes]
+    """What it says of those of the archive's members."""
+    words: frozenset[str]
+    """Of the name and of attributes."""
     digest_set: bytes
-    """The fingerprint of `digests`."""
+    """The fingerprint of both."""
     inputs: frozenset[bytes]
     """The digests of what the product was made from, if the statement is a CREATE."""
     list: SignedList | None
@@ -78,7 +84,7 @@ def to_entry(trace: Trace, of_batch: SignedList | None = None) -> Entry:
     """Everything a row needs; *trace* has no faults, so that its statement is what its message says."""
     statement = trace.statement
     certificates = {fingerprint(der): der for der in (trace.certificate, *trace.chain)}
-    digests = _digests(statement)
+    digests, contents = _own_digests(statement), content_digests(statement)
     columns = index_columns(statement) | {
         "id": trace.id,
         "certificate": fingerprint(trace.certificate),
@@ -94,7 +100,9 @@ def to_entry(trace: Trace, of_batch: SignedList | None = None) -> Entry:
         columns=columns,
         certificates=certificates,
         digests=digests,
-        digest_set=fingerprint(b"".join(sorted(bytes([len(d), of_content]) + d for d, of_content in digests))),
+        contents=contents,
+        words=words_of(statement.name, statement.attributes),
+        digest_set=_fingerprint(digests, contents),
         inputs=input_digests(statement),
         list=of_batch,
     )
@@ -113,15 +121,25 @@ def index_columns(statement: Statement) -> dict[str, str | None]:
     }
 
 
-def _digests(statement: Statement) -> frozenset[tuple[bytes, bool]]:
-    own = {(statement.hash, False), *((digest, False) for digest in statement.digests.values())}
+def content_digests(statement: Statement) -> frozenset[bytes]:
+    """The digests of an archive's members, and of its content as a whole."""
     if statement.members is not None:  # a dataset's files are found by themselves, not as the members of an archive
-        return frozenset((bytes.fromhex(digest), of) for digest, of in own)
-    contents = {(content.hash, True) for content in statement.contents or ()}
+        return frozenset()
+    found = {content.hash for content in statement.contents or ()}
     if product := digest_of_contents(statement):
-        contents.add((product, True))
+        found.add(product)
     # A text of the Traceability Service may give its members digests of any length: nobody can look for those.
-    return frozenset((bytes.fromhex(digest), of) for digest, of in own | contents if len(digest) in _DIGEST_LENGTHS)
+    return frozenset(bytes.fromhex(digest) for digest in found if len(digest) in _DIGEST_LENGTHS)
+
+
+def _own_digests(statement: Statement) -> frozenset[bytes]:
+    return frozenset(bytes.fromhex(digest) for digest in (statement.hash, *statement.digests.values()))
+
+
+def _fingerprint(own: Iterable[bytes], contents: Iterable[bytes]) -> bytes:
+    """What a set of digests is known by; migration 0003 writes it too."""
+    marked = [*(bytes([len(d), False]) + d for d in own), *(bytes([len(d), True]) + d for d in contents)]
+    return fingerprint(b"".join(sorted(marked)))
 
 
 def input_digests(statement: Statement) -> frozenset[bytes]:

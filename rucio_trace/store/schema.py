@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import column, inspect, select, table
 
+from rucio_trace.store import partitions
 from rucio_trace.store.database import WAIT_SECONDS
 from rucio_trace.store.errors import NewerStore, StoreUnavailable, UnpreparedStore
+from rucio_trace.store.index import catch_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,12 +41,20 @@ def migrate(database: Database) -> None:
             are done already when it is called again.
     """
     database.create_file()
+    later = database.kind == "postgresql"  # there a service indexes what registrations leave
     with database.reading() as connection:
-        if _is_newest(connection, database):
-            return
-    with database.writing() as connection, _alone(connection, database):
-        if not _is_newest(connection, database):
-            _upgrade(connection)
+        newest = _is_newest(connection, database)
+        ready = newest and (not later or partitions.suffice(connection))
+    if not ready:
+        if later and not newest:
+            partitions.prepare(database)
+        with database.writing() as connection, _alone(connection, database):
+            if not _is_newest(connection, database):
+                _upgrade(connection)
+            if later:
+                partitions.ensure(connection)
+    if not (newest and later):
+        catch_up(database)  # with what a migration left for later, now or when it was cut off
 
 
 @contextmanager

@@ -1,56 +1,95 @@
-"""What `Store.search` looks for, and how a status is searched although no table holds one.
+"""What `Store.find` looks for, and how what no index knows is searched: a status, a site, an attribute.
 
-A status is recomputed from signed traces, never believed from a column. To search by one, the
-traces that could lead to it are taken page by page, newest first, and their products judged.
+An index leads to candidates, newest first, and each is held against its signed text: a status is recomputed from signed
+traces, never believed from a column. Indexed are names, DIDs, RSEs, events, times, digests and words (`texts`). Of what
+else must be looked at, one page looks at no more than `MAX_LOOKED_AT` traces, and says where to go on.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import and_, exists, or_, select, true
+from sqlalchemy import and_, exists, func, or_, select, true
 
+from rucio_trace.product_digest import digest_of_contents
 from rucio_trace.status import Status, product_status
+from rucio_trace.store.errors import TooManyTraces
 from rucio_trace.store.lists import proven
-from rucio_trace.store.read import bearing, with_prefix
+from rucio_trace.store.read import batches, bearing, named, of_dids, with_prefix
 from rucio_trace.store.tables import indexable, traces
+from rucio_trace.store.texts import matching
+from rucio_trace.words import words_in, words_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection
 
     from rucio_trace.store.read import Reader
     from rucio_trace.store.records import Stored
-    from rucio_trace.trace import Event, ProductKey
+    from rucio_trace.trace import Event, ProductKey, Statement
 
-__all__ = ["Filters", "search"]
+__all__ = ["MAX_LOOKED_AT", "Filters", "Kind", "Page", "bears", "condition_of", "search", "select_where"]
 
-_PAGE: Final = 500
+MAX_LOOKED_AT: Final = 10_000
+"""Traces read for one page: about a second."""
+
+MAX_COUNTED: Final = 100_000
+
+_ROWS_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
     """What is looked for; all that is not None must hold. Times are those of the events, `until` excluded."""
 
+    name: str | None = None
+    """The file's base name."""
     name_prefix: str | None = None
     """Of the file's base name, or of `scope:name` if it holds a colon."""
+    did: str | None = None
+    product: ProductKey | None = None
+    text: str | None = None
+    """Words, all of which the file's name or the values of the trace's attributes hold."""
     digest: str | None = None
     """Of the file or of a member of an archive, by any algorithm."""
+    content: str | None = None
+    """Of a member of an archive."""
     status: Status | None = None
     event: Event | None = None
     rse: str | None = None
+    site: str | None = None
+    attributes: Mapping[str, str] | None = None
+    """Signed attributes, spelled as in JSON but for the quotes of a text; of a list any element may be it."""
     since: datetime | None = None
     until: datetime | None = None
 
-    def condition(self) -> ColumnElement[bool]:
+    @property
+    def must_look(self) -> bool:
+        """Whether traces must be read that may turn out not to be wanted; others are exceptions, such as long names."""
+        return any(wanted is not None for wanted in (self.status, self.site, self.attributes, self.text))
+
+    def condition(self, dialect: str) -> ColumnElement[bool]:
+        """What an index can tell."""
         parts: list[ColumnElement[bool]] = [true()]
+        if self.name is not None:
+            parts.append(named([self.name]))
         if self.name_prefix:
             column = traces.c.did if ":" in self.name_prefix else traces.c.name
             parts.append(with_prefix(column, self.name_prefix))
+        if self.did is not None:
+            parts.append(of_dids([self.did]))
+        if self.product is not None:
+            parts.append(of_dids([self.product.did]) & (traces.c.generation == self.product.generation))
+        if words := words_in(self.text or ""):
+            parts.append(matching(words, dialect))
         if self.digest is not None:
             parts.append(bearing([self.digest], of_content=None))
+        if self.content is not None:
+            parts.append(bearing([self.content], of_content=True))
         if self.event is not None:
             parts.append(traces.c.event == str(self.event))
         if self.rse is not None:
@@ -59,24 +98,134 @@ class Filters:
             parts.append(traces.c.time >= self.since)
         if self.until is not None:
             parts.append(traces.c.time < self.until)
+        if self.status is not None:
+            parts.append(_could_lead_to(self.status))
         return and_(*parts)
 
+    def hold(self, s: Statement) -> bool:
+        """Whether *s*, which fulfils the condition, is what was asked for; its product's status is another question."""
+        words, attributes = words_in(self.text or ""), s.attributes or {}
+        return (
+            self.name in (None, s.name)
+            and self.did in (None, s.did)
+            and self.product in (None, s.product)
+            and self.rse in (None, s.rse)
+            and self.content in (None, *_members(s, self.content))
+            and self.digest in (None, s.hash, *s.digests.values(), *_members(s, self.digest))
+            and self.site in (None, s.site)
+            and (not words or words <= words_of(s.name, attributes))
+            and all(wanted in _spelled(attributes.get(key)) for key, wanted in (self.attributes or {}).items())
+        )
 
-def search(connection: Connection, reader: Reader, filters: Filters, limit: int) -> list[Stored]:
-    """The newest *limit* traces that fulfil *filters*, newest first."""
-    condition = filters.condition()
-    if filters.status is None:
-        return reader.read(connection, condition, limit=limit, newest=True)
-    condition &= _could_lead_to(filters.status)
-    found: list[Stored] = []
+
+def _members(s: Statement, wanted: str | None) -> set[str | None]:
+    """The digests of the archive's members, and that of all together, if any is *wanted*."""
+    return set() if wanted is None else {digest_of_contents(s), *(content.hash for content in s.contents or ())}
+
+
+def _spelled(value: Any) -> set[str]:
+    values = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    return {each if isinstance(each, str) else json.dumps(each) for each in values}
+
+
+Kind = Literal["ids", "names", "dids", "digests", "contents"]
+"""What traces can be asked for many at once."""
+
+
+def condition_of(kind: Kind, values: Collection[str]) -> ColumnElement[bool]:
+    """An index finds them; it may find a little too much, see `bears`."""
+    if kind == "ids":
+        return traces.c.id.in_([indexable(value) for value in values])
+    if kind == "names":
+        return named(values)
+    if kind == "dids":
+        return of_dids(values)
+    return bearing(values, of_content=kind == "contents")
+
+
+def bears(kind: Kind, values: Collection[str], stored: Stored) -> bool:
+    """Whether it has one of *values*."""
+    s = stored.trace.statement
+    own: dict[Kind, set[str | None]] = {"ids": {stored.id}, "names": {s.name}, "dids": {s.did}}
+    own |= {"digests": {s.hash, *s.digests.values()}, "contents": {content.hash for content in s.contents or ()}}
+    return not own[kind].isdisjoint(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Traces, newest first, and the position below which the search goes on; None at its end.
+
+    A page may hold less than was asked for, or nothing, and yet not be the last.
+    """
+
+    traces: list[Stored]
+    next: int | None
+
+
+def search(connection: Connection, reader: Reader, filters: Filters, limit: int, before: int | None = None) -> Page:
+    """The newest *limit* traces below the position *before* that fulfil *filters*."""
+    condition = filters.condition(connection.dialect.name)
+    rows = _ROWS_AT_ONCE if filters.must_look else limit
     statuses: dict[ProductKey, Status] = {}
-    page = reader.read(connection, condition, limit=_PAGE, newest=True)
-    while page and len(found) < limit:
-        _judge(connection, reader, page, statuses)
-        found += [stored for stored in page if _status(stored, statuses) is filters.status]
-        older = condition & (traces.c.position < page[-1].position)
-        page = reader.read(connection, older, limit=_PAGE, newest=True)
-    return found[:limit]
+    found: list[Stored] = []
+    for _ in range(0, MAX_LOOKED_AT, rows):
+        older = condition if before is None else condition & (traces.c.position < before)
+        page = reader.read(connection, older, limit=rows, newest=True)
+        wanted = [stored for stored in page if filters.hold(stored.trace.statement)]
+        if filters.status is not None:
+            _judge(connection, reader, wanted, statuses)
+            wanted = [stored for stored in wanted if _status(stored, statuses) is filters.status]
+        found += wanted[: limit - len(found)]
+        if found and len(found) == limit:
+            return Page(found, found[-1].position)
+        if len(page) < rows:
+            return Page(found, None)
+        before = page[-1].position
+    return Page(found, before)
+
+
+def select_where(
+    connection: Connection,
+    reader: Reader,
+    condition: ColumnElement[bool],
+    order: Sequence[tuple[ColumnElement[Any], bool]],
+    wanted: Callable[[Stored], bool] | None,
+    *,
+    skip: int,
+    limit: int,
+    count: bool,
+) -> tuple[list[Stored], int | None]:
+    """See `Store.select`."""
+    ordered = [column.desc() if descending else column for column, descending in order]
+    if "position" not in {column.key for column, _ in order}:
+        ordered.append(traces.c.position.desc())
+    query = select(traces.c.position).where(reader.visible(condition)).order_by(*ordered)
+    if wanted is None:
+        total = _count(connection, reader, condition) if count else None
+        places = list(connection.scalars(query.offset(skip).limit(limit)))
+        return _read_in_order(connection, reader, places), total
+    places = list(connection.scalars(query.limit(MAX_LOOKED_AT + 1)))
+    found: list[Stored] = []
+    for some in batches(places[:MAX_LOOKED_AT], _ROWS_AT_ONCE):
+        found += filter(wanted, _read_in_order(connection, reader, some))
+        if len(found) >= skip + limit and not count:
+            return found[skip : skip + limit], None
+    if len(places) > MAX_LOOKED_AT:
+        raise TooManyTraces(MAX_LOOKED_AT)
+    return found[skip : skip + limit], len(found) if count else None
+
+
+def _count(connection: Connection, reader: Reader, condition: ColumnElement[bool]) -> int:
+    some = select(traces.c.position).where(reader.visible(condition)).limit(MAX_COUNTED + 1).subquery()
+    total = int(connection.scalar(select(func.count()).select_from(some)) or 0)
+    if total > MAX_COUNTED:
+        raise TooManyTraces(MAX_COUNTED)
+    return total
+
+
+def _read_in_order(connection: Connection, reader: Reader, places: Sequence[int]) -> list[Stored]:
+    found = {s.position: s for s in reader.read(connection, traces.c.position.in_(places))} if places else {}
+    return [found[position] for position in places]
 
 
 def _status(stored: Stored, statuses: dict[ProductKey, Status]) -> Status | None:

@@ -6,25 +6,27 @@ It keeps what was signed, verbatim, and answers from nothing else. It does not j
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import select
 
-from rucio_trace.batch import product_of, read_lines
 from rucio_trace.lineage import explore
-from rucio_trace.store import evidence, lists, read, schema
+from rucio_trace.store import evidence, index, lists, read, schema
 from rucio_trace.store.copy import copy
+from rucio_trace.store.counts import Statistics, read_counts
 from rucio_trace.store.database import Database
+from rucio_trace.store.histories import anybody
 from rucio_trace.store.lineage import StoredRecords
-from rucio_trace.store.register import Rules, register
-from rucio_trace.store.search import Filters, search
+from rucio_trace.store.protocol import TraceStore
+from rucio_trace.store.register import Rules, clock, register
+from rucio_trace.store.search import Filters, Kind, Page, bears, condition_of, search, select_where
 from rucio_trace.store.tables import head, indexable, traces
 from rucio_trace.trace import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
-    from types import TracebackType
 
     from sqlalchemy import ColumnElement
 
@@ -33,15 +35,15 @@ if TYPE_CHECKING:
     from rucio_trace.identity import Trust
     from rucio_trace.lineage import Lineage
     from rucio_trace.status import Status
-    from rucio_trace.store.read import MayJoin
+    from rucio_trace.store.histories import MayJoin
     from rucio_trace.store.records import BatchLine, Registration, Stored
-    from rucio_trace.trace import ProductKey, Statement
+    from rucio_trace.trace import ProductKey
     from rucio_trace.verify import Evidence
 
 __all__ = ["Store"]
 
 
-class Store:
+class Store(TraceStore):
     """An open store; a context manager. Every method may raise StorageError, and works again once the cause is gone."""
 
     def __init__(self, database: Database, reader: read.Reader | None = None) -> None:
@@ -75,14 +77,6 @@ class Store:
         """Close idle connections; an open one closes when its call ends."""
         self._database.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     @property
     def shown(self) -> str:
         """Where this store is, without a password."""
@@ -97,6 +91,7 @@ class Store:
         scopes: Mapping[str, str] | None = None,
         lists: Mapping[str, bytes] | None = None,
         provider: str | None = None,
+        defer_index: bool = False,
     ) -> list[Registration]:
         """Store traces, all in one transaction; one answer each, in their order.
 
@@ -106,11 +101,37 @@ class Store:
         its signature must fit its certificate, whoever that is. *scopes* names, by id, those traces of files in no
         Rucio that are to join a product, with the product's scope: there their signers need their right. *lists*
         holds, by id, the lists of batches: such a trace is only taken together with its list, which is kept as it is.
-        *provider* is whose traces these are, for `without_providers`.
+        *provider* is whose traces these are, for `without_providers`. With *defer_index* the members of archives are
+        found only once somebody has called `index`.
         """
         return register(
-            self._database, unverified_traces, Rules(trust, allow_stale_crl, scopes or {}, lists or {}, provider)
+            self._database,
+            unverified_traces,
+            Rules(trust, allow_stale_crl, scopes or {}, lists or {}, provider, defer_index),
         )
+
+    @property
+    def indexes_later(self) -> bool:
+        """Whether to leave members and words to `index` is worth it: with many writers and a large index."""
+        return self._database.kind == "postgresql"
+
+    def prepare(self) -> None:
+        """Make room for traces to come: see `partitions`. Cheap when there is."""
+        schema.migrate(self._database)
+        index.read_words(self._database)
+
+    def index(self) -> bool:
+        """Let some of the oldest traces be found by what `register` left for later; whether there may be more.
+
+        Several processes may do it at once.
+        """
+        return index.index(self._database)
+
+    def index_lag(self) -> timedelta:
+        """For how long the oldest trace has been waiting for `index`; none if no trace is."""
+        with self._database.reading() as connection:
+            oldest = index.oldest_unindexed(connection)
+            return clock(connection) - oldest if oldest is not None else timedelta()
 
     def copy_to(self, target: Store) -> int:
         """Fill an empty store with everything that is in this one, positions and times kept; returns the last position.
@@ -161,9 +182,7 @@ class Store:
             ]
         return sorted(found, key=lambda stored: stored.position)[:limit]
 
-    def product(
-        self, keys: Collection[ProductKey], may_join: MayJoin = lambda _stored, _scope: True
-    ) -> dict[ProductKey, list[Stored]]:
+    def product(self, keys: Collection[ProductKey], may_join: MayJoin = anybody) -> dict[ProductKey, list[Stored]]:
         """The history of each product, in the order of positions; an empty one for a product without traces.
 
         What was said of a file before it was in Rucio is part of it where it joined the product (docs/format.md, 1.9).
@@ -204,17 +223,6 @@ class Store:
         found = [stored for stored in self.by_id(trace_id) if lists.needs_list(stored.trace.statement)]
         with self._database.reading() as connection:
             return lists.read_list(connection, found[0]) if found else None
-
-    def products_of_batch(self, statement: Statement) -> set[ProductKey]:
-        """The products on the list that *statement* repeats, the REVOKE of a batch; none if it is of no batch."""
-        if statement.batch is None:
-            return set()
-        for stored in self.by_digest(statement.hash):
-            batch = stored.trace.statement
-            if lists.needs_list(batch) and (batch.batch, batch.rse) == (statement.batch, statement.rse):
-                with self._database.reading() as connection:
-                    return {product_of(batch, line) for line in read_lines(lists.read_list(connection, stored))}
-        return set()
 
     def created_outside(self, names: Collection[str]) -> dict[str, list[Stored]]:
         """The CREATE traces of files in no Rucio with these base names, by name, the oldest first."""
@@ -269,16 +277,74 @@ class Store:
         until: datetime | None = None,
         limit: int = 100,
     ) -> list[Stored]:
-        """The newest traces that fulfil everything given, newest first.
-
-        `name_prefix` is of the file's base name, or of `scope:name` if it holds a colon; `digest` is the file's or
-        a member's, by any algorithm; `status` is the product's; times are those of the events, `until` excluded.
-        """
+        """The newest traces that fulfil everything given, newest first: all pages of `find`, up to *limit*."""
         filters = Filters(
             name_prefix=name_prefix, digest=digest, status=status, event=event, rse=rse, since=since, until=until
         )
+        page = self.find(filters, limit)
+        found = page.traces
+        while len(found) < limit and page.next is not None:
+            page = self.find(filters, limit - len(found), page.next)
+            found += page.traces
+        return found
+
+    def find(self, filters: Filters, limit: int, before: int | None = None) -> Page:
+        """The newest *limit* traces that fulfil *filters*, of those below the position *before*.
+
+        What is registered meanwhile moves nothing: it stands above. See `Page` for how to go on.
+        """
         with self._database.reading() as connection:
-            return search(connection, self._reader, filters, limit)
+            return search(connection, self._reader, filters, limit, before)
+
+    def select(
+        self,
+        condition: ColumnElement[bool],
+        order: Sequence[tuple[ColumnElement[Any], bool]] = (),
+        wanted: Callable[[Stored], bool] | None = None,
+        *,
+        skip: int = 0,
+        limit: int = 100,
+        count: bool = False,
+    ) -> tuple[list[Stored], int | None]:
+        """Traces for which a *condition* on rows and then *wanted* hold; with *count* also how many there are.
+
+        *order* are columns, each with whether it descends; by default, and where they tie, the newest come first.
+
+        Raises:
+            TooManyTraces: *wanted* would have to be asked of more than `MAX_LOOKED_AT`, or there are too many to count.
+        """
+        with self._database.snapshot() as connection:
+            return select_where(connection, self._reader, condition, order, wanted, skip=skip, limit=limit, count=count)
+
+    def page(self, kind: Kind, values: Collection[str], after: int = 0, limit: int = 1_000) -> Page:
+        """The first *limit* traces above the position *after* with one of these ids, names and so on, oldest first.
+
+        `Page.next` is what to ask for `after`. Names are base names, digests those of files, contents of their members.
+        """
+        with self._database.reading() as connection:
+            found = self._reader.read(connection, condition_of(kind, values) & (traces.c.position > after), limit=limit)
+        return Page([s for s in found if bears(kind, values, s)], found[-1].position if len(found) == limit else None)
+
+    def histories(self, keys: Collection[ProductKey]) -> tuple[dict[ProductKey, list[Stored]], list[Stored]]:
+        """The own traces of each of *keys* that has any, and of files in no Rucio those that may have joined them."""
+        with self._database.snapshot() as connection:
+            own = self._reader.own(connection, keys)
+            return own, self._reader.strangers(connection, [stored for of in own.values() for stored in of])
+
+    def changes(self, after: int, limit: int = 1_000, *, products: bool = False) -> tuple[list[Stored], int]:
+        """What `since` or, with *products*, `of_products_since` gives, and the position to go on from.
+
+        That lies behind all that was looked at, also where nothing was found.
+        """
+        seen = self.position()
+        found = (self.of_products_since if products else self.since)(after, limit)
+        last = found[-1].position if found else after
+        return found, last if len(found) == limit else max(last, seen)
+
+    def statistics(self) -> Statistics:
+        """How many traces there are, by event and by RSE; counted when they came, so that it costs nothing."""
+        with self._database.snapshot() as connection:
+            return read_counts(connection, self._reader)
 
     def candidates(
         self,
@@ -298,9 +364,34 @@ class Store:
         """
         from rucio_trace.verify import Evidence
 
+        names = [base_name] if isinstance(base_name, str) else base_name
+        found = self.evidence(hashes, names, did, product_digest=product_digest)
+        return [Evidence(trace=stored.trace, registered_at=stored.registered_at) for stored in found]
+
+    def evidence(
+        self,
+        hashes: Mapping[str, str],
+        names: Collection[str],
+        did: str | None = None,
+        *,
+        product_digest: str | None = None,
+    ) -> list[Stored]:
+        """The same traces as the store knows them."""
         with self._database.reading() as connection:
-            names = [base_name] if isinstance(base_name, str) else base_name
-            found = evidence.collect(connection, self._reader, hashes, names, did, product_digest)
+            return evidence.collect(connection, self._reader, hashes, names, did, product_digest)
+
+    def candidates_of_many(
+        self, digests: Collection[str], names: Collection[str], dids: Collection[str]
+    ) -> list[Evidence]:
+        """All that is known of the products that bear one of these strong digests or base names, or are of these DIDs.
+
+        Raises:
+            TooMuchEvidence: more than could be judged at once: ask for fewer.
+        """
+        from rucio_trace.verify import Evidence
+
+        with self._database.reading() as connection:
+            found = evidence.collect_many(connection, self._reader, digests, names, dids)
         return [Evidence(trace=stored.trace, registered_at=stored.registered_at) for stored in found]
 
     def lineage(self, digests: Collection[str], *, up: bool, depth: int | None = None) -> Lineage | None:

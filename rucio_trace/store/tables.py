@@ -23,11 +23,13 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from rucio_trace.store.types import OPTIONS, UtcTime, binary, indexed_text, long_binary, long_text
+from rucio_trace.store.types import OPTIONS, UtcTime, Words, binary, indexed_text, long_binary, long_text
 
 __all__ = [
     "INDEXED_CHARACTERS",
     "certificates",
+    "contents",
+    "counts",
     "digest_sets",
     "digests",
     "head",
@@ -36,7 +38,9 @@ __all__ = [
     "lines",
     "list_pieces",
     "metadata",
+    "texts",
     "traces",
+    "unindexed",
 ]
 
 INDEXED_CHARACTERS: Final = 255
@@ -97,7 +101,8 @@ digest_sets = Table(
     **OPTIONS,
 )
 
-# No foreign key: these are the most rows by far, written in one transaction with their set and never changed.
+# The file's own digests. Those of members stand here too in what a store before 0005 took; newer ones in
+# `contents`. No foreign key: written in one transaction with their set and never changed.
 digests = Table(
     "trace_digests",
     metadata,
@@ -105,6 +110,27 @@ digests = Table(
     Column("digest_set", BigInteger, primary_key=True, autoincrement=False),
     Column("of_content", Boolean, primary_key=True),
     sqlite_with_rowid=False,
+    **OPTIONS,
+)
+
+# The digests of archives' members, by their first 8 bytes as a signed number: the most rows by far. Whoever finds a
+# trace by them compares with its message. Filled by `index`, not always in the transaction that stores the trace.
+contents = Table(
+    "trace_contents",
+    metadata,
+    Column("prefix", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest_set", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+    **OPTIONS,
+)
+
+# What `contents` and `texts` are still to hold of a trace. A row leaves as its trace can be found by them.
+unindexed = Table(
+    "trace_unindexed",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("prefixes", long_text(), nullable=False),  # numbers, apart by spaces
+    Column("words", long_text()),  # none yet of a trace that was there before the index
     **OPTIONS,
 )
 
@@ -175,5 +201,29 @@ lines = Table(
     Column("position", BigInteger, nullable=False),
     Column("line", Integer, nullable=False),
     sqlite_with_rowid=False,
+    **OPTIONS,
+)
+
+# The words of names and attributes, for `texts`: a row for the first trace of a name, and one more where its attributes
+# hold others. On SQLite the index of words is a table of its own, `trace_words`, which a trigger fills.
+texts = Table(
+    "trace_texts",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("words", Words(), nullable=False),
+    Index("ix_trace_texts_words", "words", postgresql_using="gin", mysql_prefix="FULLTEXT"),
+    **OPTIONS,
+)
+
+# How many traces there are, and between which positions; no RSE and no provider are empty texts.
+counts = Table(
+    "trace_counts",
+    metadata,
+    Column("event", _text(16), primary_key=True),
+    Column("rse", _text(), primary_key=True),
+    Column("provider", _text(64), primary_key=True),
+    Column("traces", BigInteger, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
     **OPTIONS,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import DateTime, LargeBinary, String, Text
+from sqlalchemy import ARRAY, DateTime, LargeBinary, String, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Dialect
     from sqlalchemy.types import TypeEngine
 
-__all__ = ["OPTIONS", "UtcTime", "binary", "indexed_text", "long_binary", "long_text"]
+__all__ = ["OPTIONS", "UtcTime", "Words", "binary", "indexed_text", "long_binary", "long_text", "stored_word"]
 
 OPTIONS: Final[dict[str, Any]] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 """What every table is made with; other databases than MariaDB do not look at it."""
@@ -49,6 +49,33 @@ class UtcTime(TypeDecorator[datetime]):
         if not isinstance(value, datetime):
             return None
         return value.replace(tzinfo=UTC) if dialect.name == "mysql" else value.astimezone(UTC)
+
+
+def stored_word(word: str, dialect: str) -> str:
+    """*word* as *dialect* holds it: MariaDB's index leaves out short and common words, and none begins like this."""
+    return f"xx{word}" if dialect == "mysql" else word
+
+
+class Words(TypeDecorator[list[str]]):
+    """Words of letters and digits, for an index of words."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(ARRAY(Text()))
+        return dialect.type_descriptor(mysql.MEDIUMTEXT() if dialect.name == "mysql" else Text())
+
+    def process_bind_param(self, value: list[str] | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return " ".join(stored_word(word, dialect.name) for word in value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> list[str] | None:
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        return [word.removeprefix(stored_word("", dialect.name)) for word in value.split()]
 
 
 def indexed_text(length: int) -> String:

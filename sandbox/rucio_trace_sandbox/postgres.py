@@ -17,9 +17,9 @@ from .errors import SandboxError
 from .processes import Server, first_user, give, program, wrapper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["PostgresCluster"]
+__all__ = ["DURABLE", "PostgresCluster"]
 
 _PACKAGE = "postgresql"
 # Data that is thrown away needs no protection from a power cut.
@@ -34,6 +34,16 @@ _SETTINGS = {
     "log_min_messages": "error",
 }
 
+DURABLE = {
+    "listen_addresses": "",
+    "max_connections": "50",
+    "shared_buffers": "1GB",
+    "max_wal_size": "4GB",
+    "wal_compression": "lz4",
+    "timezone": "UTC",
+    "log_min_messages": "error",
+}
+"""As an operator runs it, who wants to find again what was acknowledged."""
 
 _OTHER_SCHEMAS = """SELECT nspname FROM pg_namespace
 WHERE nspname NOT IN ('public', 'kept', 'information_schema') AND nspname NOT LIKE 'pg\\_%'"""
@@ -49,14 +59,14 @@ class PostgresCluster:
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, folder: Path) -> Iterator[PostgresCluster]:
+    def start(cls, folder: Path, settings: Mapping[str, str] = _SETTINGS) -> Iterator[PostgresCluster]:
         """Create a cluster in *folder* (a short path) and run it, as nobody's root."""
         user = first_user("postgres", "nobody")
         folder.mkdir(parents=True)
         give(folder, user)
         _initdb(folder / "data", user)
         argv = [_binary("postgres"), "-D", str(folder / "data"), "-k", str(folder)]
-        for key, value in _SETTINGS.items():
+        for key, value in settings.items():
             argv += ["-c", f"{key}={value}"]
         log = folder / "log"
         # SIGQUIT stops at once and still removes the socket.

@@ -15,6 +15,7 @@ from rucio_trace.identity import Trust
 from rucio_trace.statement import Content, Event, Found, base_name
 from rucio_trace.status import Status
 from rucio_trace.store import Outcome, Store, Stored
+from rucio_trace.store.search import Filters
 from rucio_trace.verify import Candidate, Verdict, judge
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ def test_the_copies_of_a_product_share_their_digests(store: Store) -> None:
     contents = tuple(Content(str(number), digest(str(number))) for number in range(5))
     add(store, *(trace(rse=f"RSE-{number}", contents=contents) for number in range(4)))
     with store._database.reading() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM trace_digests").scalar() == 6
+        assert connection.exec_driver_sql("SELECT count(*) FROM trace_digests").scalar() == 1
+        assert connection.exec_driver_sql("SELECT count(*) FROM trace_contents").scalar() == 5
 
 
 # ------------------------------------------------------------ traces of the Traceability Service
@@ -386,3 +388,31 @@ def test_a_copied_store_is_the_same_store(store: Store, tmp_path: Path) -> None:
         assert copied.since(0) == store.since(0)
         assert ids(copied.by_content(digest("1"))) == [made[1].id]
         assert add(copied, trace(key=product(9)))[0].position == 5
+
+
+# --------------------------------------------------------------------- members that are indexed later
+
+
+def test_members_left_for_later_are_found_once_they_are_indexed(store: Store) -> None:
+    made = [
+        trace(key=product(number), contents=tuple(Content(f"m{m}", digest(f"{number}/{m}")) for m in range(3)))
+        for number in range(5)
+    ]
+    store.register(made, trust=TRUST, defer_index=True)
+    assert store.by_content(digest("1/2")) == []
+    assert store.index_lag() >= timedelta()
+    assert store.index_lag() < timedelta(minutes=1)
+    assert store.find(Filters(text="file3"), 10).traces == []
+    assert store.index() is False
+    assert [stored.id for stored in store.find(Filters(text="file3"), 10).traces] == [made[3].id]
+    assert [stored.id for stored in store.by_content(digest("1/2"))] == [made[1].id]
+    assert [stored.id for stored in store.by_content(digest("3/0"))] == [made[3].id]
+    assert store.index_lag() == timedelta()
+
+
+def test_a_member_is_told_from_another_whose_digest_begins_alike(store: Store) -> None:
+    one, other = digest("one"), digest("one")[:16] + digest("other")[16:]
+    made = [trace(key=product(n), contents=(Content("m", d),)) for n, d in enumerate((one, other))]
+    store.register(made, trust=TRUST)
+    assert [stored.id for stored in store.by_content(one)] == [made[0].id]
+    assert [stored.id for stored in store.search(digest=other)] == [made[1].id]

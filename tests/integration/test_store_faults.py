@@ -125,8 +125,21 @@ def test_a_store_of_a_newer_program_is_left_alone(store_url: str) -> None:
 
 def test_the_migrations_make_the_tables_the_program_thinks_of(store_url: str) -> None:
     Store.open(store_url).close()
+
+    def included(thing: Any, _name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
+        """On SQLite the index of words is tables of its own; on PostgreSQL `traces` has partitions.
+
+        What a partitioned table cannot have is left to the partitions.
+        """
+        of = thing.name if kind == "table" else thing.table.name
+        if not store_url.startswith("postgresql"):
+            return not of.startswith("trace_words") and thing.name != "ix_trace_texts_words"
+        constraint = kind in ("foreign_key_constraint", "unique_constraint")
+        return not of.startswith("traces_") and not (of == "traces" and constraint)
+
     with Database(store_url).reading() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": "trace_store_version"})
+        options = {"version_table": "trace_store_version", "include_object": included}
+        context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
 
 

@@ -9,11 +9,11 @@ PACKAGE = Path(__file__).parent.parent.parent / "rucio_trace"
 PURE = tuple(
     """accounts batch certificates chains checking corrections dataset envelope errors faults fields history identity
     joining keys lineage matching merkle paths product_digest revocation statement status strictjson trace unpacked
-    verify exchange/cdse exchange/incoming exchange/prov""".split()  # noqa: SIM905 - forty words read better so
+    verify words exchange/cdse exchange/incoming exchange/prov""".split()  # noqa: SIM905 - forty words read better so
 )
 ALLOWED = frozenset(
     """__future__ base64 binascii blake3 collections cryptography dataclasses datetime difflib enum functools hashlib
-    hmac json math re secrets tomllib typing uuid""".split()  # noqa: SIM905
+    hmac json math orjson re secrets tomllib typing uuid""".split()  # noqa: SIM905
 )
 OURS = frozenset(f"rucio_trace.{module}" for module in PURE)
 # names that read a clock or a file, whatever they are called on

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.envelope import Trace
     from rucio_trace.identity import Trust
-    from rucio_trace.store import Store
+    from rucio_trace.store import TraceStore
     from rucio_trace_daemons.auditor.options import Options
     from rucio_trace_daemons.auditor.rounds import Round
     from rucio_trace_daemons.keys import Keys
@@ -66,7 +66,7 @@ class Batches:
 
     engine: Engine
     options: Options
-    store: Store
+    store: TraceStore
     keys: Keys
     names: Names
     trust: Callable[[], Trust | None]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from rucio_trace.store import Store
+    from rucio_trace.store import TraceStore
     from rucio_trace.trace import Statement
     from rucio_trace_daemons.auditor.work import Task
     from rucio_trace_daemons.recorder.resolve import Known
@@ -38,7 +38,9 @@ class Held:
     origin: Statement
 
 
-def look_up(engine: Engine, store: Store, instance: str, rse: Rse, tasks: Sequence[Task]) -> dict[Task, Held | Unread]:
+def look_up(
+    engine: Engine, store: TraceStore, instance: str, rse: Rse, tasks: Sequence[Task]
+) -> dict[Task, Held | Unread]:
     """A few queries, however many *tasks*. Those that are not what was to be read any more say so."""
     names = {(task.scope, task.name) for task in tasks}
     known = resolve(engine, names, ()).replicas
@@ -59,7 +61,7 @@ def look_up(engine: Engine, store: Store, instance: str, rse: Rse, tasks: Sequen
     return found
 
 
-def _held(store: Store, instance: str, rse: Rse, task: Task, known: Known, origin: Statement) -> Held | Unread:
+def _held(store: TraceStore, instance: str, rse: Rse, task: Task, known: Known, origin: Statement) -> Held | Unread:
     scope = InternalScope(task.scope, from_external=False)
     replica = Replica(rse, str(scope.external), task.name, task.bytes, known.path)
     if origin.hash_algorithm is not None:

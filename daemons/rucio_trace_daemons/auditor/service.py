@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.config import Settings
     from rucio_trace.identity import Trust
-    from rucio_trace.store import Store
+    from rucio_trace.store import TraceStore
     from rucio_trace_daemons.auditor.options import Options
     from rucio_trace_daemons.rses import Rse
 
@@ -68,7 +68,7 @@ class Auditor:
 
     options: Options
     engine: Engine
-    store: Store
+    store: TraceStore
     keys: Keys
     storage: Storage
     staging: Staging

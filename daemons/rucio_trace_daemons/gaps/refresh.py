@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from rucio_trace.identity import Trust
-    from rucio_trace.store import Store
+    from rucio_trace.store import TraceStore
 
 __all__ = ["is_needed", "refresh"]
 
@@ -30,7 +30,7 @@ def is_needed(engine: Engine) -> bool:
         return connection.execute(queries.unsigned(connection, None, 1)).first() is not None
 
 
-def refresh(engine: Engine, store: Store, trust: Trust | None, instance: str) -> int:
+def refresh(engine: Engine, store: TraceStore, trust: Trust | None, instance: str) -> int:
     """Write what is missing of the living products of the Rucio called *instance*; returns of how many it was."""
     names = Names(engine)
     names.load()

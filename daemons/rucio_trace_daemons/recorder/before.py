@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rucio_trace.envelope import Trace
     from rucio_trace.faults import Fault
     from rucio_trace.identity import Trust
-    from rucio_trace.store import Registration, Store, Stored
+    from rucio_trace.store import Registration, Stored, TraceStore
     from rucio_trace.trace import ProductKey
     from rucio_trace_daemons.recorder.prove import Reading
     from rucio_trace_daemons.recorder.rows import Row
@@ -86,7 +86,7 @@ class Origins:
     """Finds what was said before; a number of queries that does not grow with the batch."""
 
     engine: Engine
-    store: Store
+    store: TraceStore
     trust: Callable[[], Trust | None]
     seam: Callable[[str], None]
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from rucio_trace.envelope import Trace
     from rucio_trace.identity import Trust
     from rucio_trace.statement import Statement
-    from rucio_trace.store import Store, Stored
+    from rucio_trace.store import Stored, TraceStore
     from rucio_trace_daemons.alarms import Alarms
     from rucio_trace_daemons.recorder.context import Context
     from rucio_trace_daemons.recorder.counting import Counting
@@ -69,7 +69,7 @@ class Datasets:
 
     context: Context
     outbox: Outbox
-    store: Store
+    store: TraceStore
     alarms: Alarms
     trust: Callable[[], Trust | None]
     counting: Counting

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from rucio_trace.identity import Trust
-    from rucio_trace.store import Registration, Store
+    from rucio_trace.store import Registration, TraceStore
     from rucio_trace.trace import ProductKey
     from rucio_trace_daemons.alarms import Alarms
     from rucio_trace_daemons.recorder.context import Context
@@ -53,7 +53,7 @@ class Delivery:
 
     context: Context
     outbox: Outbox
-    store: Store
+    store: TraceStore
     names: Names
     rses: Rses
     alarms: Alarms

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from rucio_trace.identity import Trust
-    from rucio_trace.store import Store, Stored
+    from rucio_trace.store import Stored, TraceStore
     from rucio_trace.trace import ProductKey
     from rucio_trace_daemons.recorder.finish import Names
 
@@ -38,7 +38,7 @@ class Follower:
     """Keeps Rucio's metadata in step with the store; any number of recorders may follow at once."""
 
     engine: Engine
-    store: Store
+    store: TraceStore
     names: Names
     trust: Callable[[], Trust | None]
     instance: str

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from rucio_trace.store import BatchLine, Store, Stored
+    from rucio_trace.store import BatchLine, Stored, TraceStore
     from rucio_trace.trace import ProductKey
     from rucio_trace_daemons.recorder.before import Before, Origins
     from rucio_trace_daemons.recorder.context import Context
@@ -50,7 +50,7 @@ class LookUp:
     """Makes batches. `installed` is when hooks first came: older products were never seen arriving."""
 
     context: Context
-    store: Store
+    store: TraceStore
     rses: Rses
     names: Names
     origins: Origins

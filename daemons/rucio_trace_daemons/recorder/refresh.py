@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.identity import Trust
     from rucio_trace.status import ProductStatus
-    from rucio_trace.store import Store
+    from rucio_trace.store import TraceStore
     from rucio_trace.trace import ProductKey
     from rucio_trace_daemons.recorder.finish import Key, Names
 
@@ -31,7 +31,7 @@ PRODUCTS_AT_ONCE: Final = 500
 
 
 def refresh(
-    engine: Engine, store: Store, names: Names, trust: Trust | None, keys: Collection[ProductKey]
+    engine: Engine, store: TraceStore, names: Names, trust: Trust | None, keys: Collection[ProductKey]
 ) -> dict[ProductKey, ProductStatus]:
     """Write the status of each of *keys* as the store has it now, unless something younger is shown; returns it.
 

@@ -28,10 +28,10 @@ def add_column(table: str, column: sa.Column[Any]) -> None:
         op.add_column(table, column)
 
 
-def create_index(name: str, table: str, columns: Sequence[str]) -> None:
+def create_index(name: str, table: str, columns: Sequence[str], **options: Any) -> None:
     """Create an index unless it is there."""
     if name not in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}:
-        op.create_index(name, table, list(columns))
+        op.create_index(name, table, list(columns), **options)
 
 
 def hold_registrations() -> None:

@@ -1,0 +1,183 @@
+"""A trace store that a service keeps: what `Store` promises, by asking.
+
+What is signed is read anew from every trace, and what was not asked for is not taken. On the service's word alone rest
+where traces stand and when they were registered, that none is held back, that a line is on its batch's list and the
+batch stands (`list_of` and `line_proof` prove the first), and lineages, which it puts together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rucio_trace.batch import LineProof, check_line, check_list
+from rucio_trace.client.errors import BadAnswer
+from rucio_trace.errors import Malformed, Refuted
+from rucio_trace.merkle import hash_leaf, path_of
+from rucio_trace.statement import Event
+from rucio_trace.store.histories import anybody, assemble
+from rucio_trace.store.protocol import TraceStore
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from rucio_trace.client.clients import Client
+    from rucio_trace.envelope import Trace
+    from rucio_trace.identity import Trust
+    from rucio_trace.lineage import Lineage
+    from rucio_trace.statement import ProductKey
+    from rucio_trace.store.histories import MayJoin
+    from rucio_trace.store.records import BatchLine, Registration, Stored
+    from rucio_trace.verify import Evidence
+
+__all__ = ["ServiceStore"]
+
+_PAGE = 1_000
+
+
+class ServiceStore(TraceStore):
+    """See `TraceStore`. Closes its client."""
+
+    def __init__(self, client: Client, *, own: bool) -> None:
+        """*own*: the verifier's own service, whose times of registration count; anybody else's do not."""
+        self._client, self.own = client, own
+
+    @property
+    def shown(self) -> str:
+        return self._client.url
+
+    @property
+    def client(self) -> Client:
+        """For what only a service can be asked."""
+        return self._client
+
+    def close(self) -> None:
+        self._client.close()
+
+    def register(
+        self,
+        unverified_traces: Sequence[Trace],
+        *,
+        trust: Trust | None = None,
+        allow_stale_crl: bool = False,
+        scopes: Mapping[str, str] | None = None,
+        lists: Mapping[str, bytes] | None = None,
+    ) -> list[Registration]:
+        """What is taken is for the service to say, by whom it trusts: *trust* and *allow_stale_crl* are not asked."""
+        return self._client.register(unverified_traces, scopes=scopes, lists=lists)
+
+    def position(self) -> int:
+        return int(self._client.statistics()["position"])
+
+    def since(self, position: int, limit: int = 1_000) -> list[Stored]:
+        return self._since(position, limit, products=False)
+
+    def of_products_since(self, position: int, limit: int = 1_000) -> list[Stored]:
+        return self._since(position, limit, products=True)
+
+    def _since(self, position: int, limit: int, *, products: bool) -> list[Stored]:
+        found: list[Stored] = []
+        while len(found) < limit:
+            changes = self._client.changes(position, limit=limit - len(found), products=products)
+            found += changes.traces
+            if not changes.traces or changes.position <= position:
+                break
+            position = changes.position
+        return found
+
+    def product(self, keys: Collection[ProductKey], may_join: MayJoin = anybody) -> dict[ProductKey, list[Stored]]:
+        found = self._client.products(keys)
+        return assemble({key: known.traces for key, known in found.products.items()}, found.strangers, may_join)
+
+    def proven(self, keys: Collection[ProductKey]) -> dict[ProductKey, list[BatchLine]]:
+        known = self._client.products(keys).products
+        return {key: list(of.lines) for key, of in known.items() if of.lines}
+
+    def newest(self, dids: Collection[str]) -> dict[str, ProductKey | None]:
+        newest: dict[str, ProductKey | None] = dict.fromkeys(dids)
+        for stored in self._client.find("dids", dids):
+            key = stored.trace.statement.product
+            if key is not None and key.did in newest:
+                newest[key.did] = max(key, newest[key.did] or key, key=lambda key: key.generation)
+        return newest
+
+    def line_proof(self, key: ProductKey, rse: str | None = None) -> LineProof | None:
+        """Made from the list, which is held against what was signed."""
+        lines = [line for line in self.proven([key]).get(key, ()) if line.stands and rse in (None, line.rse)]
+        if not lines:
+            return None
+        newest = max(lines, key=lambda line: (line.line.time, line.position))
+        entries = (self._list_of(newest.batch) or b"").split(b"\n")[:-1]
+        path = path_of([hash_leaf(entry) for entry in entries], newest.index) if entries else ()
+        proof = LineProof(newest.batch.trace, newest.line, newest.index, tuple(path))
+        try:
+            check_line(proof)
+        except Refuted as error:
+            raise BadAnswer(self.shown, error.subject, error.expected, error.found) from error
+        return proof
+
+    def list_of(self, trace_id: str) -> bytes | None:
+        batches = [s for s in self.by_id(trace_id) if (t := s.trace.statement).batch and t.event is Event.VERIFY]
+        return self._list_of(batches[0]) if batches else None
+
+    def _list_of(self, batch: Stored) -> bytes | None:
+        data = self._client.list_of(batch.id)
+        if data is not None:
+            try:
+                check_list(batch.trace.statement, data)
+            except (Refuted, Malformed) as error:
+                raise BadAnswer(self.shown, error.subject, error.expected, error.found) from error
+        return data
+
+    def created_outside(self, names: Collection[str]) -> dict[str, list[Stored]]:
+        found = [s for s in self._client.find("names", names) if s.trace.statement.outside]
+        created = [s for s in found if s.trace.statement.event is Event.CREATE]
+        return {name: [s for s in created if s.trace.statement.name == name] for name in names} if created else {}
+
+    def by_id(self, trace_id: str) -> list[Stored]:
+        return [s for s in self._client.find("ids", [trace_id]) if s.id == trace_id]
+
+    def by_ids(self, trace_ids: Collection[str]) -> dict[str, Stored]:
+        found: dict[str, Stored] = {}
+        for stored in self._client.find("ids", trace_ids):
+            if stored.id in trace_ids:
+                found.setdefault(stored.id, stored)
+        return found
+
+    def by_name(self, name: str, *, limit: int | None = None) -> list[Stored]:
+        found = self._client.find("names", [name.rpartition("/")[2]], limit=limit)
+        if "/" in name:
+            return [s for s in found if (key := s.trace.statement.product) is not None and key.name == name]
+        return [s for s in found if s.trace.statement.name == name]
+
+    def by_did(self, scope: str, name: str, *, limit: int | None = None) -> list[Stored]:
+        did = f"{scope}:{name}"
+        return [s for s in self._client.find("dids", [did], limit=limit) if s.trace.statement.did == did]
+
+    def by_digest(self, hexadecimal: str | Collection[str], *, limit: int | None = None) -> list[Stored]:
+        wanted = {hexadecimal} if isinstance(hexadecimal, str) else set(hexadecimal)
+        found = self._client.find("digests", wanted, limit=limit)
+        return [s for s in found if wanted & {s.trace.statement.hash, *s.trace.statement.digests.values()}]
+
+    def by_content(self, hexadecimal: str, *, limit: int | None = None) -> list[Stored]:
+        found = self._client.find("contents", [hexadecimal], limit=limit)
+        return [s for s in found if any(c.hash == hexadecimal for c in s.trace.statement.contents or ())]
+
+    def search(self, *, name_prefix: str | None = None, limit: int = 100, **filters: Any) -> list[Stored]:
+        return list(self._client.search(prefix=name_prefix, limit=limit, **filters))
+
+    def candidates(
+        self,
+        hashes: Mapping[str, str],
+        base_name: str | Collection[str],
+        did: str | None = None,
+        *,
+        product_digest: str | None = None,
+    ) -> list[Evidence]:
+        from rucio_trace.verify import Evidence
+
+        names = [base_name] if isinstance(base_name, str) else base_name
+        found = self._client.evidence(hashes, names, did, product_digest=product_digest)
+        return [Evidence(stored.trace, stored.registered_at if self.own else None) for stored in found]
+
+    def lineage(self, digests: Collection[str], *, up: bool, depth: int | None = None) -> Lineage | None:
+        return self._client.lineage(digests, up=up, depth=depth)

@@ -1,0 +1,63 @@
+"""How many traces there are of each event, RSE and provider: counted as they come, so that nobody has to scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import insert, select, update
+
+from rucio_trace.store.tables import counts, head, traces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from rucio_trace.store.read import Reader
+
+__all__ = ["Statistics", "add_counts", "read_counts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a store holds. `rses` are names as they were signed; `position` is the last one given out, 0 if none was."""
+
+    traces: int
+    events: Mapping[str, int]
+    rses: Mapping[str, int]
+    position: int
+    first_registered: datetime | None
+    last_registered: datetime | None
+
+
+def add_counts(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Count *rows* of the table of traces, in the order of positions; the caller holds the head's lock."""
+    found: dict[tuple[str, str, str], list[int]] = {}
+    for row in rows:
+        key = (row["event"], row["rse"] or "", row["provider"] or "")
+        found.setdefault(key, []).append(row["position"])
+    for (event, rse, provider), positions in sorted(found.items()):
+        new = {"last": positions[-1], "traces": counts.c.traces + len(positions)}
+        place = (counts.c.event == event) & (counts.c.rse == rse) & (counts.c.provider == provider)
+        if not connection.execute(update(counts).where(place).values(new)).rowcount:
+            first = {"traces": len(positions), "first": positions[0], "last": positions[-1]}
+            connection.execute(insert(counts).values(event=event, rse=rse, provider=provider, **first))
+
+
+def read_counts(connection: Connection, reader: Reader) -> Statistics:
+    """What *reader* may see."""
+    events: dict[str, int] = {}
+    rses: dict[str, int] = {}
+    seen = [row for row in connection.execute(select(counts)) if row.provider not in reader.hidden]
+    for row in seen:
+        events[row.event] = events.get(row.event, 0) + row.traces
+        if row.rse:
+            rses[row.rse] = rses.get(row.rse, 0) + row.traces
+    first, last = min((row.first for row in seen), default=0), max((row.last for row in seen), default=0)
+    times = select(traces.c.position, traces.c.registered_at).where(traces.c.position.in_([first, last]))
+    registered = {row.position: row.registered_at for row in connection.execute(times)}
+    total = sum(events.values())
+    position = int(connection.scalar(select(head.c.position)) or 0)
+    return Statistics(total, events, rses, position, registered.get(first), registered.get(last))

@@ -1,0 +1,114 @@
+"""On PostgreSQL `traces` is partitioned by position, so that what is old stays as it is and what is new stays small.
+
+Registration writes to the newest partition alone: its indices keep a size that fits into memory, and vacuum, reindex
+and a move to slower disks are done a partition at a time. A lookup asks each partition's index, some 20 µs each; at
+32 Mi traces a partition, ten years of a large federation are some forty. That an id is registered once is seen to under
+the head's lock: PostgreSQL keeps a constraint over all partitions on their key alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from rucio_trace.store.database import Database
+
+__all__ = ["TRACES_A_PARTITION", "convert", "ensure", "prepare", "suffice"]
+
+TRACES_A_PARTITION: Final = 2**25
+
+_FIRST: Final = "traces_0"
+_BOUND: Final = "ck_traces_0_bound"
+
+
+def prepare(database: Database) -> None:
+    """What takes long of `convert`, done while others read and register; nothing where it is done, or not needed."""
+    with database.reading() as connection:
+        if _kind(connection) != "r":
+            return
+    with database.writing() as connection:
+        if _bound(connection) is None:
+            _add_bound(connection, "NOT VALID")
+    with database.writing() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE traces VALIDATE CONSTRAINT {_BOUND}")
+
+
+def convert(connection: Connection) -> None:
+    """Make the table `traces` the first partition of a new one of that name; nothing is moved."""
+    if _kind(connection) == "p":
+        return
+    run = connection.exec_driver_sql
+    run("LOCK TABLE traces IN ACCESS EXCLUSIVE MODE")
+    if (bound := _bound(connection)) is None:  # a store that is only being made
+        bound = _add_bound(connection)
+    run("ALTER TABLE traces DROP CONSTRAINT fk_traces_digest_set, DROP CONSTRAINT fk_traces_certificate")
+    indices = run("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'traces'").all()
+    run(f"ALTER TABLE traces RENAME TO {_FIRST}")
+    for name, _ in indices:
+        run(f"ALTER INDEX {name} RENAME TO {name.replace('traces', _FIRST)}")
+    run(f"CREATE TABLE traces (LIKE {_FIRST} INCLUDING DEFAULTS) PARTITION BY RANGE (position)")
+    run("ALTER TABLE traces ADD CONSTRAINT pk_traces PRIMARY KEY (position)")
+    for _, definition in indices:
+        if " UNIQUE " not in definition:
+            run(definition)
+    run(f"ALTER TABLE traces ATTACH PARTITION {_FIRST} FOR VALUES FROM (MINVALUE) TO ({bound})")
+    run(f"ALTER TABLE {_FIRST} DROP CONSTRAINT {_BOUND}")
+    _grant_as_before(connection)
+
+
+def ensure(connection: Connection) -> None:
+    """Make the partitions that the next 32 Mi traces need; readers and writers are not held up."""
+    while not suffice(connection):
+        end = _end(connection)
+        name = f"traces_{end // TRACES_A_PARTITION}"
+        run = connection.exec_driver_sql
+        run(f"CREATE TABLE {name} (LIKE {_FIRST} INCLUDING DEFAULTS INCLUDING INDEXES)")
+        run(f"ALTER TABLE traces ATTACH PARTITION {name} FOR VALUES FROM ({end}) TO ({end + TRACES_A_PARTITION})")
+
+
+def suffice(connection: Connection) -> bool:
+    """Whether `ensure` has nothing to do."""
+    head = connection.exec_driver_sql("SELECT position FROM trace_head").scalar_one()
+    return bool(_end(connection) > head + TRACES_A_PARTITION)
+
+
+def _kind(connection: Connection) -> str | None:
+    """`r` for an ordinary table, `p` for a partitioned one."""
+    found = connection.exec_driver_sql("SELECT relkind FROM pg_class WHERE oid = to_regclass('traces')").scalar()
+    return None if found is None else str(found)
+
+
+def _add_bound(connection: Connection, validity: str = "") -> int:
+    """Let the table hold no position from here on: far enough that registrations do not meet it meanwhile."""
+    head = connection.exec_driver_sql("SELECT position FROM trace_head").scalar_one()
+    bound = int(head // TRACES_A_PARTITION + 2) * TRACES_A_PARTITION
+    connection.exec_driver_sql(f"ALTER TABLE traces ADD CONSTRAINT {_BOUND} CHECK (position < {bound}) {validity}")
+    return bound
+
+
+def _bound(connection: Connection) -> int | None:
+    found = connection.exec_driver_sql(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s", (_BOUND,)
+    ).scalar()
+    return None if found is None else int("".join(c for c in found if c.isdigit()))
+
+
+def _end(connection: Connection) -> int:
+    """The first position that no partition is there for."""
+    bounds = "SELECT pg_get_expr(relpartbound, c.oid) FROM pg_class c JOIN pg_inherits ON inhrelid = c.oid"
+    found = connection.exec_driver_sql(f"{bounds} WHERE inhparent = to_regclass('traces')").scalars()
+    return max(int("".join(c for c in bound.partition(" TO ")[2] if c.isdigit())) for bound in found)
+
+
+def _grant_as_before(connection: Connection) -> None:
+    """Roles that only read, or only register, go on doing so."""
+    rights = connection.exec_driver_sql(
+        "SELECT grantee, privilege_type FROM information_schema.role_table_grants "
+        "WHERE table_name = %s AND table_schema = current_schema() AND grantee <> grantor",
+        (_FIRST,),
+    )
+    for grantee, right in rights.all():
+        role = "PUBLIC" if grantee == "PUBLIC" else connection.dialect.identifier_preparer.quote(grantee)
+        connection.exec_driver_sql(f"GRANT {right} ON traces TO {role}")

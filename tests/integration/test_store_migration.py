@@ -1,0 +1,142 @@
+"""A store of the earlier version becomes one of this, while programs of the earlier version go on registering."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from samples import digest, product, trace
+from sqlalchemy import text
+
+from rucio_trace.statement import Content, Event
+from rucio_trace.store import Outcome, Store, StoreUnavailable
+from rucio_trace.store.database import Database
+from rucio_trace.store.partitions import TRACES_A_PARTITION
+from rucio_trace.store.rows import to_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rucio_trace.envelope import Trace
+
+
+@pytest.fixture
+def database(postgres_database: str) -> Iterator[Database]:
+    database = Database(postgres_database)
+    _migrate_to(database, "0004")
+    yield database
+    database.close()
+
+
+def _migrate_to(database: Database, revision: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    with database.writing() as connection:
+        config = Config()
+        config.set_main_option("script_location", "rucio_trace.store:migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def _made(number: int) -> Trace:
+    return trace(Event.CREATE, product(number), contents=(Content("member", digest(f"member {number}")),))
+
+
+def _register_as_before(database: Database, made: Trace) -> None:
+    """The statements of version 0004, for one trace."""
+    entry = to_entry(made)
+    with database.writing() as connection:
+
+        def run(statement: str, **values: Any) -> Any:
+            return connection.execute(text(statement), values)
+
+        position = run("SELECT position FROM trace_head FOR UPDATE").scalar_one() + 1
+        for fingerprint, der in entry.certificates.items():
+            if not run("SELECT 1 FROM trace_certificates WHERE fingerprint = :f", f=fingerprint).all():
+                run("INSERT INTO trace_certificates VALUES (:f, :der)", f=fingerprint, der=der)
+        run("INSERT INTO trace_digest_sets VALUES (:id, :fingerprint)", id=position, fingerprint=entry.digest_set)
+        for digests, of_content in ((entry.digests, False), (entry.contents, True)):
+            for one in digests:
+                run("INSERT INTO trace_digests VALUES (:d, :p, :of)", d=one, p=position, of=of_content)
+        columns = {name: value for name, value in entry.columns.items() if name != "provider"}
+        columns |= {"position": position, "registered_at": datetime.now(UTC), "time": entry.time}
+        columns |= {"digest_set": position}
+        names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
+        run(f"INSERT INTO traces ({names}) VALUES ({marks})", **columns)
+        run("UPDATE trace_head SET position = :p", p=position)
+
+
+def test_registrations_go_on_while_the_store_is_migrated(database: Database, postgres_database: str) -> None:
+    for number in range(200):
+        _register_as_before(database, _made(number))
+    stop, failures, numbers = threading.Event(), [], iter(range(1_000, 100_000))
+    made: list[Trace] = []
+
+    def register() -> None:
+        try:
+            while not stop.is_set():
+                one = _made(next(numbers))
+                _register_as_before(database, one)
+                made.append(one)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test fails with it
+            failures.append(error)
+
+    writers = [threading.Thread(target=register) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    while len(made) < 20:
+        pass
+    with Store.open(postgres_database) as store:
+        before = len(made)
+        while len(made) < before + 20 and not failures:
+            pass
+        stop.set()
+        for writer in writers:
+            writer.join()
+        assert failures == []
+        assert store.position() == 200 + len(made)
+        for one in made:
+            member = (one.statement.contents or ())[0].hash
+            assert [stored.id for stored in store.by_content(member)] == [one.id]
+        again = store.register(made, trust=None)
+        assert {answer.outcome for answer in again} == {Outcome.KNOWN}
+        new = _made(1)
+        assert store.register([new], trust=None)[0].position == 201 + len(made)
+        assert {stored.id for stored in store.by_content(digest("member 1"))} > {new.id}
+
+
+def test_roles_keep_their_rights(database: Database, postgres_database: str, postgres: Any) -> None:
+    with database.writing() as connection:
+        connection.exec_driver_sql("DROP ROLE IF EXISTS trace_reader")
+        connection.exec_driver_sql("CREATE ROLE trace_reader LOGIN")
+        connection.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO trace_reader")
+    _register_as_before(database, _made(1))
+    Store.open(postgres_database).close()
+    with database.writing() as connection:
+        connection.exec_driver_sql("SET LOCAL ROLE trace_reader")
+        assert connection.exec_driver_sql("SELECT count(*) FROM traces").scalar() == 1
+        connection.exec_driver_sql("RESET ROLE")
+        connection.exec_driver_sql("DROP OWNED BY trace_reader")
+        connection.exec_driver_sql("DROP ROLE trace_reader")
+
+
+def test_traces_go_on_in_the_next_partition(postgres_database: str) -> None:
+    first, made = _made(1), [_made(number) for number in range(2, 8)]
+    with Store.open(postgres_database) as store:
+        store.register([first], trust=None)
+    with Database(postgres_database).writing() as connection:
+        connection.exec_driver_sql(f"UPDATE trace_head SET position = {2 * TRACES_A_PARTITION - 3}")
+    with Store.open(postgres_database, migrate=False) as store, pytest.raises(StoreUnavailable, match="no partition"):
+        store.register(made, trust=None)
+    with Store.open(postgres_database) as store:
+        store.register([*made, first], trust=None)
+        assert [stored.id for stored in store.since(0)] == [one.id for one in (first, *made)]
+        assert [stored.id for stored in store.since(1, limit=4)] == [one.id for one in made[:4]]
+        assert {answer.outcome for answer in store.register([first, *made], trust=None)} == {Outcome.KNOWN}
+        assert [store.by_name(f"file{number}")[0].id for number in range(2, 8)] == [one.id for one in made]
+        with store._database.reading() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM traces_0").scalar() == 3
+            assert connection.exec_driver_sql("SELECT count(*) FROM traces_2").scalar() == 4
