@@ -4,7 +4,7 @@ Traces come out in that service's form: its four events alone, and null for what
 which that client tolerates.
 """
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import ValidationError as Invalid
 from starlette.responses import JSONResponse
 
 from rucio_trace import __version__, strictjson
@@ -23,7 +24,7 @@ from rucio_trace.faults import DifferentSize
 from rucio_trace.identity import Trust
 from rucio_trace.matching import COPERNICUS_ALGORITHMS
 from rucio_trace.service.access import Open, Reads, Registers
-from rucio_trace.service.bodies import read_body, unpacked
+from rucio_trace.service.bodies import parsed
 from rucio_trace.service.intake import Item, trusted
 from rucio_trace.service.problems import Forbidden, NotFound, Unauthenticated, described, faults_of
 from rucio_trace.statement import format_time
@@ -132,6 +133,18 @@ class ServerInfo(BaseModel):
     status: ServerStatus
 
 
+class ValidationError(BaseModel):
+    """What is wrong with one part of a request."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class HTTPValidationError(BaseModel):
+    detail: list[ValidationError]
+
+
 class _Route(APIRoute):
     """Errors as that service words them: no 401, and what it says of parameters in the framework's form."""
 
@@ -149,9 +162,15 @@ class _Route(APIRoute):
         return answered
 
 
-router = APIRouter(prefix="/api", tags=["Copernicus"], route_class=_Route)
+router = APIRouter(
+    prefix="/api",
+    tags=["Copernicus"],
+    route_class=_Route,
+    responses={422: {"description": "Validation Error", "model": HTTPValidationError}},
+)
 
 _TRACES = TypeAdapter(Annotated[list[RegisterTrace], Field(min_length=1, max_length=MAX_TRACES)])
+_SCHEMA = RegisterTrace.model_json_schema(ref_template="#/components/schemas/{model}")  # which `Trace` puts there
 _BODY = {
     "required": True,
     "content": {
@@ -161,7 +180,7 @@ _BODY = {
                 "type": "array",
                 "minItems": 1,
                 "maxItems": MAX_TRACES,
-                "items": RegisterTrace.model_json_schema(),
+                "items": {key: value for key, value in _SCHEMA.items() if key != "$defs"},
             }
         }
     },
@@ -185,13 +204,13 @@ def status(request: Request) -> ServerInfo:
     status_code=201,
     operation_id="put_traces_v1",
     openapi_extra={"requestBody": _BODY},
-    responses=described(403, 413, 422, 429, 503),
+    responses=described(400, 403, 408, 413, 415, 429, 503),
 )
 async def put_traces(request: Request, principal: Registers) -> TraceRegistrations:
     """Register 1 to 50 traces of one event, each hash once."""
     state = request.app.state
     trusted(state.service)
-    items = _items(await read_body(request), request.headers.get("content-encoding"), state)
+    items = await parsed(request, _items)
     answers = await state.intake.register(items, principal.provider)
     state.metrics.registered(answers)
     told = [_registration(each) for each in answers]
@@ -199,15 +218,15 @@ async def put_traces(request: Request, principal: Registers) -> TraceRegistratio
     return TraceRegistrations(success=good, error=len(told) - good, traces=told)
 
 
-def _items(body: bytes, encoding: str | None, state: Any) -> list[Item]:
-    text = b"".join(unpacked(body, encoding, state.service.settings.max_body_bytes))
+def _items(pieces: Iterator[bytes]) -> list[Item]:
+    text = b"".join(pieces)
     try:
-        value = strictjson.read(text, "traces", max_bytes=state.service.settings.max_body_bytes)
+        value = strictjson.read(text, "traces", max_bytes=len(text))  # which is bounded already
     except Malformed as error:
         raise _invalid("json_invalid", str(error)) from None
     try:
         traces = _TRACES.validate_python(value)
-    except ValidationError as error:
+    except Invalid as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
         raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in faults]) from None
     if len({trace.event for trace in traces}) > 1:
@@ -263,12 +282,13 @@ def _told(store: Store, found: Iterable[Stored]) -> list[dict[str, Any]]:
 def _as_trace(stored: Stored, provider: str | None) -> dict[str, Any]:
     trace, s = for_service(stored.trace), stored.trace.statement
     product = {"contents": None, "inputs": None} | trace["product"]
+    signature = trace["signature"]
     return {
-        "product": {key: product[key] for key in ("name", "size", "hash", "contents", "inputs")},
+        "product": {key: product[key] for key in ("name", "hash", "size", "contents", "inputs")},
         "event": trace["event"],
         "obsolescence": trace.get("obsolescence"),
         "hash_algorithm": trace["hash_algorithm"],
-        "signature": trace["signature"],
+        "signature": {key: signature[key] for key in ("signature", "algorithm", "certificate", "message")} | signature,
         "timestamp": format_time(stored.registered_at),
         "origin": s.site or provider or stored.trace.claimed_origin or "",
         # Several members of the service may have signed one text, whose digest is then the id of each.
