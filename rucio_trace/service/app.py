@@ -17,6 +17,7 @@ from rucio_trace import __version__
 from rucio_trace.service import cdse, native, probes, problems
 from rucio_trace.service.access import Open
 from rucio_trace.service.bodies import Bounded
+from rucio_trace.service.indexing import Indexing
 from rucio_trace.service.intake import Intake, registering
 from rucio_trace.service.metrics import Counted, Metrics
 
@@ -48,11 +49,15 @@ ROUTERS = (probes.router, *native.ROUTERS, cdse.router)
 def create_app(service: Service) -> FastAPI:
     """The ASGI application of *service*; when it ends, what was accepted is finished."""
     intake = Intake(registering(service), service.settings.max_waiting_traces)
+    indexing = Indexing(service.store)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if service.store.indexes_later:
+            indexing.start()
         yield
         await to_thread.run_sync(intake.close)
+        await to_thread.run_sync(indexing.close)
         service.store.close()
 
     app = FastAPI(

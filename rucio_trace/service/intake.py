@@ -184,6 +184,7 @@ def registering(service: Service) -> _Register:
             scopes={item.trace.id: item.scope for item in items if item.scope is not None},
             lists={item.trace.id: item.list for item in items if item.list is not None},
             provider=provider,
+            defer_index=service.store.indexes_later,
         )
 
     return register

@@ -86,17 +86,19 @@ def _only(collector: Collector) -> CollectorRegistry:
 
 
 class _Stored(Collector):
-    """What the store says of itself; nothing where it does not answer. How far its indexes lag belongs here."""
+    """What the store says of itself; nothing where it does not answer."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def collect(self) -> Iterator[Metric]:
         try:
-            position = self._store.position()
+            position, lag = self._store.position(), self._store.index_lag()
         except StorageError:
             return
         yield GaugeMetricFamily("traceability_store_position", "The last position given out", position)
+        about = "For how long the oldest trace waits to be found by its members and words"
+        yield GaugeMetricFamily("traceability_store_index_lag_seconds", about, lag.total_seconds())
 
 
 class Counted:

@@ -160,7 +160,7 @@ def _read(path: Path, files: Watched) -> list[Entry]:
 
 
 def _entry(item: dict[str, Any]) -> Entry:
-    if unknown := item.keys() - _KEYS:
+    if unknown := dict(item).keys() - _KEYS:
         raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
     return Entry(
         name=str(item["name"]),

@@ -16,17 +16,17 @@ from rucio_trace.checking import Refused, check_trace
 from rucio_trace.errors import Malformed, Refuted, Undecided
 from rucio_trace.faults import Uncertain, Unsigned
 from rucio_trace.statement import SCHEMA
+from rucio_trace.store import index
 from rucio_trace.store.bulk import insert_rows
 from rucio_trace.store.counts import add_counts
 from rucio_trace.store.cycles import Ancestry
 from rucio_trace.store.errors import CorruptRow
-from rucio_trace.store.index import defer_contents, insert_contents
+from rucio_trace.store.index import to_findable
 from rucio_trace.store.lists import SignedList, insert_lists, needs_list, to_list
 from rucio_trace.store.read import KEYS_A_QUERY, among, batches
 from rucio_trace.store.records import Outcome, Registration
 from rucio_trace.store.rows import Entry, fingerprint, to_entry
 from rucio_trace.store.tables import certificates, digest_sets, digests, head, inputs, traces
-from rucio_trace.store.texts import insert_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -175,7 +175,7 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime, rules:
     missing = [{"fingerprint": key, "certificate": der} for key, der in ders.items() if key not in there]
     if missing:
         insert_rows(connection, certificates, missing)
-    sets = _insert_digests(connection, new, defer=rules.defer)
+    sets = _insert_digests(connection, new)
     rows = [
         entry.columns
         | {
@@ -189,14 +189,23 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime, rules:
     ]
     insert_rows(connection, traces, rows)
     add_counts(connection, rows)
-    insert_texts(connection, {position: entry.trace.statement for position, entry in new.items()})
+    findable = {
+        position: to_findable(
+            entry.columns["name"], entry.contents if sets[entry.digest_set] == position else (), entry.words
+        )
+        for position, entry in new.items()
+    }
+    (index.defer if rules.defer else index.insert)(connection, findable)
     insert_lists(connection, {position: entry.list for position, entry in new.items() if entry.list is not None})
     edges = [{"digest": digest, "position": position} for position, entry in new.items() for digest in entry.inputs]
     if edges:
         insert_rows(connection, inputs, edges)
 
 
-def _insert_digests(connection: Connection, new: dict[int, Entry], *, defer: bool) -> dict[bytes, int]:
+def _insert_digests(
+    connection: Connection,
+    new: dict[int, Entry],
+) -> dict[bytes, int]:
     """The ids of the entries' digest sets, by fingerprint; those not there yet are added."""
     first = {entry.digest_set: position for position, entry in reversed(new.items())}
     sets = _existing(connection, digest_sets.c.fingerprint, digest_sets.c.id, first)
@@ -209,8 +218,6 @@ def _insert_digests(connection: Connection, new: dict[int, Entry], *, defer: boo
             for digest in new[position].digests
         ]
         insert_rows(connection, digests, rows)
-        members = {position: new[position].contents for position in added.values() if new[position].contents}
-        (defer_contents if defer else insert_contents)(connection, members)
     return sets | added
 
 

@@ -21,6 +21,7 @@ from rucio_trace.store.errors import CorruptRow
 from rucio_trace.store.records import Stored
 from rucio_trace.store.tables import indexable
 from rucio_trace.trace import HEX_DIGITS, Event, parse_time
+from rucio_trace.words import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -69,6 +70,8 @@ class Entry:
     """What the statement says of the file's bytes."""
     contents: frozenset[bytes]
     """What it says of those of the archive's members."""
+    words: frozenset[str]
+    """Of the name and of attributes."""
     digest_set: bytes
     """The fingerprint of both."""
     inputs: frozenset[bytes]
@@ -98,6 +101,7 @@ def to_entry(trace: Trace, of_batch: SignedList | None = None) -> Entry:
         certificates=certificates,
         digests=digests,
         contents=contents,
+        words=words_of(statement.name, statement.attributes),
         digest_set=_fingerprint(digests, contents),
         inputs=input_digests(statement),
         list=of_batch,

@@ -18,7 +18,8 @@ from rucio_trace.status import Status, product_status
 from rucio_trace.store.lists import proven
 from rucio_trace.store.read import bearing, named, of_dids, with_prefix
 from rucio_trace.store.tables import indexable, traces
-from rucio_trace.store.texts import matching, words_in, words_of
+from rucio_trace.store.texts import matching
+from rucio_trace.words import words_in, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -110,6 +110,15 @@ class Store(TraceStore):
             Rules(trust, allow_stale_crl, scopes or {}, lists or {}, provider, defer_index),
         )
 
+    @property
+    def indexes_later(self) -> bool:
+        """Whether to leave members and words to `index` is worth it: with many writers and a large index."""
+        return self._database.kind == "postgresql"
+
+    def prepare(self) -> None:
+        """Make room for traces to come: see `partitions`. Cheap when there is."""
+        schema.migrate(self._database)
+
     def index(self, most: int = 1_000) -> int:
         """Let the members of archives be found that `register` left for later: of the oldest traces, at most so many.
 

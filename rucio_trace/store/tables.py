@@ -124,12 +124,13 @@ contents = Table(
     **OPTIONS,
 )
 
-# What `contents` is still to hold, by digest set: 8 bytes a member. A row leaves as its members can be found.
+# What `contents` and `texts` are still to hold of a trace. A row leaves as its trace can be found by them.
 unindexed = Table(
     "trace_unindexed",
     metadata,
-    Column("digest_set", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("prefixes", long_binary(), nullable=False),
+    Column("words", long_text()),  # none yet of a trace that was there before the index
     **OPTIONS,
 )
 
@@ -203,15 +204,13 @@ lines = Table(
     **OPTIONS,
 )
 
-# The words of names and attributes, for `texts`: a row per name, and one more where its attributes hold others. On
-# SQLite the index of words is a table of its own, `trace_words`, which a trigger fills.
+# The words of names and attributes, for `texts`: a row for the first trace of a name, and one more where its attributes
+# hold others. On SQLite the index of words is a table of its own, `trace_words`, which a trigger fills.
 texts = Table(
     "trace_texts",
     metadata,
     Column("position", BigInteger, primary_key=True, autoincrement=False),
-    Column("name", _text(), nullable=False),
     Column("words", Words(), nullable=False),
-    Index(None, "name"),
     Index("ix_trace_texts_words", "words", postgresql_using="gin", mysql_prefix="FULLTEXT"),
     **OPTIONS,
 )

@@ -1,84 +1,53 @@
-"""Which words traces hold, in the names of their files and the values of their attributes.
+"""The index of words (`rucio_trace.words`).
 
-A word is a run of letters and digits, in lower case. The index knows words by names of files: that of the first trace
-with these words serves all later ones, so that copies cost nothing. It may find a little too much, as other columns do.
+It knows words by names of files: that of the first trace with these words serves all later ones, so that copies cost
+nothing. It may find a little too much, as other columns do.
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import column, select, table, text
 from sqlalchemy.dialects.mysql import match
 
-from rucio_trace.store.bulk import insert_rows
-from rucio_trace.store.read import KEYS_A_QUERY, batches
-from rucio_trace.store.tables import indexable, texts, traces
+from rucio_trace.store.bulk import insert_values
+from rucio_trace.store.read import KEYS_A_QUERY, among, batches
+from rucio_trace.store.tables import texts, traces
 from rucio_trace.store.types import stored_word
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping
 
     from sqlalchemy import ColumnElement, Connection
 
-    from rucio_trace.trace import Statement
+__all__ = ["insert_texts", "matching"]
 
-__all__ = ["insert_texts", "matching", "words_in", "words_of"]
-
-MAX_WORDS: Final = 1_000
-"""Words of one trace that are found; a product has some ten, and attributes can hold a book."""
-
-_WORD: Final = re.compile(r"[^\W_]{1,64}")
-"""Longer runs are cut into several: MariaDB indexes no word of more than 84 characters."""
-
+_first: Final = traces.alias("first")
 _words: Final = table("trace_words", column("rowid"))
 
 
-def words_in(given: str) -> set[str]:
-    """The words of a text."""
-    return set(_WORD.findall(given.lower()))
-
-
-def words_of(name: str, attributes: Mapping[str, Any] | None) -> set[str]:
-    """The words by which a trace is found."""
-    found = words_in(name)
-    for value in _values(attributes or {}):
-        found |= words_in(value)
-    return set(sorted(found)[:MAX_WORDS])
-
-
-def _values(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for each in value:
-            yield from _values(each)
-    elif value is not None:
-        yield str(value)
-
-
-def insert_texts(connection: Connection, new: Mapping[int, Statement]) -> None:
-    """Add the words of *new* traces, by their positions, where no earlier trace of that name has them."""
-    found = {position: (indexable(s.name), words_of(s.name, s.attributes)) for position, s in sorted(new.items())}
+def insert_texts(connection: Connection, new: Mapping[int, tuple[str, Collection[str]]]) -> None:
+    """Add the words of *new* traces, by position and name, where no earlier trace of that name has them."""
     known: dict[str, list[set[str]]] = {}
-    for some in batches({name for name, _ in found.values()}, KEYS_A_QUERY):
-        for name, words in connection.execute(select(texts.c.name, texts.c.words).where(texts.c.name.in_(some))):
+    there = select(traces.c.name, texts.c.words).join(texts, texts.c.position == traces.c.position)
+    for some in batches({name for name, _ in new.values()}, KEYS_A_QUERY):
+        for name, words in connection.execute(there.where(among(connection, traces.c.name, some))):
             known.setdefault(name, []).append(set(words))
     rows = []
-    for position, (name, words) in found.items():
+    for position, (name, words) in sorted(new.items()):
         of_name = known.setdefault(name, [])
-        if words and not any(words <= others for others in of_name):
-            of_name.append(words)
-            rows.append({"position": position, "name": name, "words": sorted(words)})
+        if words and not any(others.issuperset(words) for others in of_name):
+            of_name.append(set(words))
+            rows.append((position, sorted(words)))
     if rows:
-        insert_rows(connection, texts, rows)
+        insert_values(connection, texts, rows)
 
 
 def matching(words: Collection[str], dialect: str) -> ColumnElement[bool]:
     """Traces of files with names under which all *words* were met."""
     wanted = sorted(stored_word(word, dialect) for word in words)
-    named = select(texts.c.name)
+    named = select(_first.c.name).join(texts, texts.c.position == _first.c.position)
     if dialect == "postgresql":
         named = named.where(texts.c.words.contains(wanted))
     elif dialect == "mysql":

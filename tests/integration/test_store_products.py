@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import blake3
 from samples import START, product, trace
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from rucio_trace.product_digest import product_digest
 from rucio_trace.statement import Content
 from rucio_trace.store import Store
+from rucio_trace.store.bulk import insert_values
 from rucio_trace.store.database import Database
-from rucio_trace.store.tables import digest_sets, digests
+from rucio_trace.store.rows import content_digests
+from rucio_trace.store.tables import contents, digest_sets, digests
 
 MEMBERS = tuple(Content(f"P/{name}", blake3.blake3(name.encode()).hexdigest()) for name in ("a", "b/c"))
 DIGEST = product_digest((member.path, member.hash) for member in MEMBERS)
@@ -48,7 +50,12 @@ def test_an_older_stores_products_are_found_after_its_migration(store_url: str) 
         odd = archive(4, hash="2" * 64, contents=(Content("a\nb", "3" * 64),))
         sha = archive(5, hash="4" * 64, hash_algorithm="SHA256")
         store.register([archive(1), trace(key=product(3)), odd, sha], trust=None)
+        members = {stored.position: content_digests(stored.trace.statement) for stored in store.since(0)}
     database = Database(store_url)
+    with database.writing() as connection:  # as versions up to 0004 kept them
+        of_members = [(digest, position, True) for position, of in members.items() for digest in of]
+        insert_values(connection, digests, of_members)
+        connection.execute(delete(contents))
     before = rows(database)
     with database.writing() as connection:
         config = Config()

@@ -1,0 +1,271 @@
+"""The service when things go wrong: too much at once, clients that stall, kills, a database that goes away."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from rucio_trace_sandbox.postgres import PostgresCluster
+from rucio_trace_sandbox.processes import free_port, wait_until
+from samples import signer, trace
+from service_kit import Running, body, serving
+
+from rucio_trace.envelope import to_json
+from rucio_trace.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rucio_trace.envelope import Trace
+
+TRACES = "/api/v2/traces"
+
+
+class Load:
+    """Clients that register traces until told to stop, repeat what was not answered, and note what was."""
+
+    def __init__(self, url: str, token: str, clients: int = 4) -> None:
+        self.acknowledged: list[str] = []
+        self.sent: list[str] = []
+        self.codes: set[int] = set()
+        self.wrong: list[str] = []
+        self._stop = threading.Event()
+        self._url, self._token = url, token
+        signer()  # made once, before threads ask for it at the same time
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._url, headers={"Authorization": f"Bearer {self._token}"}, timeout=60) as client:
+            while not self._stop.is_set():
+                made = [trace() for _ in range(3)]
+                self.sent += [each.id for each in made]
+                while not self._stop.is_set() and not self._registered(client, made):
+                    self._stop.wait(0.05)
+
+    def _registered(self, client: httpx.Client, made: list[Trace]) -> bool:
+        try:
+            answer = client.post(TRACES, content=body(made))
+        except httpx.TransportError:
+            return False
+        self.codes.add(answer.status_code)
+        if answer.status_code != 200:
+            return False
+        results = answer.json()["results"]
+        self.wrong += [r["reason"] for r in results if r["outcome"] not in ("stored", "known")]
+        self.acknowledged += [r["id"] for r in results if r["outcome"] in ("stored", "known")]
+        return True
+
+    def goes_on(self, more: int = 20) -> None:
+        """Wait for new acknowledgements."""
+        before = len(self.acknowledged)
+        wait_until(lambda: len(self.acknowledged) >= before + more, "acknowledged traces", seconds=60)
+
+
+def check_everything_is_there_once(url: str, load: Load) -> None:
+    assert load.acknowledged
+    assert not load.wrong
+    with Store.open(url, migrate=False) as store:
+        ids = [stored.id for stored in store.since(0, limit=1_000_000)]
+    assert len(ids) == len(set(ids)), "nothing twice"
+    assert set(load.acknowledged) <= set(ids), "everything acknowledged is there"
+    assert set(ids) <= set(load.sent)
+
+
+def test_killed_under_load_it_has_lost_nothing_that_it_acknowledged(tmp_path: Path, store_url: str) -> None:
+    port = free_port()
+    with serving(tmp_path, store_url, port=port) as running:
+        token = running.token()
+        load = Load(running.url, token)
+        with load:
+            load.goes_on()
+            running.server.kill()
+            with serving(tmp_path, store_url, port=port):
+                load.goes_on()
+    check_everything_is_there_once(store_url, load)
+
+
+def test_ended_under_load_it_finishes_what_it_accepted(tmp_path: Path, store_url: str) -> None:
+    port = free_port()
+    with serving(tmp_path, store_url, port=port) as running, Load(running.url, running.token()) as load:
+        load.goes_on()
+        running.server.process.send_signal(signal.SIGTERM)
+        assert running.server.process.wait(30) == -signal.SIGTERM
+    assert b"Traceback" not in running.server.log.read_bytes()
+    check_everything_is_there_once(store_url, load)
+
+
+def test_two_workers_share_a_port_and_a_database(tmp_path: Path, store_url: str) -> None:
+    with serving(tmp_path, store_url, workers=2) as running:
+        with Load(running.url, running.token(), clients=6) as load:
+            load.goes_on(100)
+        metrics = httpx.get(f"{running.url}/metrics").text
+        stored = next(row for row in metrics.splitlines() if row.startswith("traceability_service_traces_total"))
+        assert float(stored.split()[-1]) == len(load.acknowledged), "either process tells for both"
+        assert f"traceability_store_position {float(len(load.acknowledged))}" in metrics
+        parent = running.server.process
+        parent.kill()
+        parent.wait()
+        address = urlsplit(running.url)
+        wait_until(lambda: not _listens(address.port or 0), "the end of workers whose parent was killed")
+    check_everything_is_there_once(store_url, load)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_while_the_database_restarts_clients_are_told_to_come_again(tmp_path: Path, folder: Path) -> None:
+    with PostgresCluster.start(folder / "own") as cluster:
+        url = cluster.url(cluster.create())
+        with serving(tmp_path, url) as running, Load(running.url, running.token()) as load:
+            load.goes_on()
+            data = cluster.folder / "data"
+            cluster.server.process.send_signal(signal.SIGINT)  # "fast": connections end, what was committed is kept
+            wait_until(lambda: 503 in load.codes, "503")
+            assert httpx.get(f"{running.url}/ready").status_code == 503
+            assert httpx.get(f"{running.url}/health").status_code == 200
+            assert "traceability_store_position" not in httpx.get(f"{running.url}/metrics").text
+            assert httpx.get(f"{running.url}/api/status").json()["status"] == "error"
+            cluster.server.process.wait()
+            with _restarted(cluster, data):
+                load.goes_on()
+                assert load.codes == {200, 503}
+                assert httpx.get(f"{running.url}/ready").status_code == 200
+                load.__exit__()
+                check_everything_is_there_once(url, load)
+
+
+@contextlib.contextmanager
+def _restarted(cluster: PostgresCluster, data: Path) -> Iterator[None]:
+    from rucio_trace_sandbox.postgres import _binary
+    from rucio_trace_sandbox.processes import Server, first_user
+
+    argv = [_binary("postgres"), "-D", str(data), "-k", str(cluster.folder), "-c", "listen_addresses="]
+    log, user = cluster.folder / "log2", first_user("postgres", "nobody")
+    with Server("PostgreSQL", argv, log=log, user=user, stop_signal=signal.SIGQUIT) as server:
+        server.wait_until_ready(cluster._answers)
+        yield
+
+
+def test_when_too_much_waits_more_is_turned_away_whole(tmp_path: Path, postgres_database: str) -> None:
+    """The store's lock is held by somebody else meanwhile; what waits is registered once it is free."""
+    import psycopg
+
+    def waiting(client: httpx.Client) -> float:
+        rows = client.get("/metrics").text.splitlines()
+        return float(next(r for r in rows if r.startswith("traceability_service_waiting_traces")).split()[-1])
+
+    name = postgres_database.replace("postgresql+psycopg", "postgresql")
+    with serving(tmp_path, postgres_database, max_waiting_traces=20) as running:
+        token = running.token()
+        answers: list[httpx.Response] = []
+
+        def post() -> None:
+            with running.client(token) as client:
+                answers.append(client.post(TRACES, content=body([trace() for _ in range(5)])))
+
+        clients = [threading.Thread(target=post) for _ in range(4)]
+        with psycopg.connect(name) as lock, running.client(token) as client:
+            lock.execute("SELECT * FROM trace_head FOR UPDATE")
+            for thread in clients:
+                thread.start()
+            wait_until(lambda: waiting(client) == 20, "twenty waiting traces")
+            made = trace()
+            refused = client.post(TRACES, content=body([made]))
+            assert refused.status_code == 429
+            assert int(refused.headers["retry-after"]) > 0
+            assert client.post(TRACES, content=body([trace() for _ in range(21)])).status_code == 413
+            assert client.get(f"{TRACES}/{made.id}").status_code == 404, "reading goes on"
+            lock.rollback()
+            for thread in clients:
+                thread.join()
+            assert [answer.json()["stored"] for answer in answers] == [5] * 4
+            assert client.get(f"{TRACES}/{made.id}").status_code == 404
+            assert client.post(TRACES, content=body([made])).json()["stored"] == 1
+
+
+# ------------------------------------------------------------------------- clients that stall
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str]]:
+    folder = tmp_path_factory.mktemp("impatient")
+    bounds = {"max_silence_seconds": 1, "max_body_seconds": 3}
+    with serving(folder, f"sqlite:///{folder / 'traces.db'}", **bounds) as running:
+        yield running, running.token()
+
+
+def _request(running: tuple[Running, str], length: int) -> tuple[socket.socket, bytes]:
+    address = urlsplit(running[0].url)
+    connection = socket.create_connection((address.hostname, address.port), timeout=30)
+    head = (
+        f"POST {TRACES} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {running[1]}\r\nContent-Length: {length}\r\n\r\n"
+    )
+    return connection, head.encode()
+
+
+def test_a_client_that_falls_silent_is_told_and_left(impatient: tuple[Running, str]) -> None:
+    connection, head = _request(impatient, 1000)
+    with connection:
+        connection.sendall(head + b"[")
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in answer.lower()
+
+
+def test_a_client_that_sends_a_byte_now_and_then_is_left_too(impatient: tuple[Running, str]) -> None:
+    connection, head = _request(impatient, 1000)
+    with connection, contextlib.suppress(ConnectionError):
+        connection.sendall(head)
+        for _ in range(1000):
+            connection.sendall(b" ")
+            time.sleep(0.2)
+        pytest.fail("it was listened to for 200 s")
+
+
+def test_what_was_half_sent_is_not_registered(impatient: tuple[Running, str]) -> None:
+    made = [trace(), trace()]
+    content = b"\n".join(json.dumps(to_json(each)).encode() for each in made)
+    connection, head = _request(impatient, len(content))
+    with connection:
+        connection.sendall(head + content[:-10])
+    running, token = impatient
+    with running.client(token) as client:
+        assert client.post(TRACES, content=b"[]").status_code == 200
+        for each in made:
+            assert client.get(f"{TRACES}/{each.id}").status_code == 404
+    assert b"Traceback" not in running.server.log.read_bytes()
+
+
+def test_those_who_stall_do_not_keep_others_waiting(impatient: tuple[Running, str]) -> None:
+    stalling = [_request(impatient, 1000) for _ in range(200)]
+    try:
+        for connection, head in stalling:
+            connection.sendall(head)
+        running, token = impatient
+        with running.client(token) as client:
+            answer: Any = client.post(TRACES, content=body([trace()])).json()
+            assert answer["stored"] == 1
+    finally:
+        for connection, _ in stalling:
+            connection.close()

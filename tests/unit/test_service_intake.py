@@ -1,0 +1,201 @@
+"""Registration in groups: bounded, all or none of a request, and everyone gets their own answers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from rucio_trace_sandbox.processes import wait_until
+
+from rucio_trace.envelope import Trace
+from rucio_trace.service.intake import GROUP_TRACES, Intake, Item
+from rucio_trace.service.problems import Busy, TooLarge, Unavailable
+from rucio_trace.statement import Event, Statement
+from rucio_trace.store import Outcome, Registration
+from rucio_trace.store.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+def item(number: int, scope: str | None = None) -> Item:
+    said = Statement(hash="", name="n", size=0, event=Event.CREATE, event_id=f"id-{number}")
+    return Item(Trace(statement=said, message="{}", signature=b"", certificate=b""), scope=scope)
+
+
+class Gate:
+    """A store that waits to be opened, and notes which traces come together."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.groups: list[tuple[str | None, list[str]]] = []
+        self.entered = threading.Semaphore(0)
+        self.poison: dict[str, Exception] = {}
+
+    def register(self, items: Sequence[Item], provider: str | None) -> list[Registration]:
+        self.entered.release()
+        assert self.open.wait(30)
+        ids = [each.trace.id for each in items]
+        self.groups.append((provider, ids))
+        for id_ in ids:
+            if id_ in self.poison:
+                raise self.poison[id_]
+        return [Registration(id_, 1, Outcome.STORED) for id_ in ids]
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def intake(gate: Gate) -> Iterator[Intake]:
+    intake = Intake(gate.register, 5_000)
+    yield intake
+    gate.open.set()
+    intake.close()
+
+
+async def occupied(intake: Intake, gate: Gate) -> list[asyncio.Task[list[Registration]]]:
+    """Both threads have something to do."""
+    tasks = [asyncio.create_task(intake.register([item(1_000_000 + n)], f"P{n}")) for n in range(2)]
+    for _ in tasks:
+        await asyncio.to_thread(gate.entered.acquire)
+    return tasks
+
+
+def test_what_waits_is_registered_at_once_and_each_gets_its_own_answers(intake: Intake, gate: Gate) -> None:
+    async def main() -> list[list[Registration]]:
+        first = await occupied(intake, gate)
+        tasks = [asyncio.create_task(intake.register([item(2 * n), item(2 * n + 1)], "P")) for n in range(100)]
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(*first)
+        return await asyncio.gather(*tasks)
+
+    answers = asyncio.run(main())
+    assert [[each.id for each in some] for some in answers] == [[f"id-{2 * n}", f"id-{2 * n + 1}"] for n in range(100)]
+    assert len(gate.groups) == 3
+    assert intake.held == 0
+
+
+def test_traces_of_different_providers_never_come_together(intake: Intake, gate: Gate) -> None:
+    async def main() -> None:
+        first = await occupied(intake, gate)
+        tasks = [asyncio.create_task(intake.register([item(n)], f"P{n % 2}")) for n in range(10)]
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(*first, *tasks)
+
+    asyncio.run(main())
+    for provider, ids in gate.groups:
+        assert {f"P{int(id_[3:]) % 2}" for id_ in ids} == {provider}
+
+
+def test_one_trace_of_two_requests_is_never_in_one_group(intake: Intake, gate: Gate) -> None:
+    """They may come with different scopes, of which the store takes one."""
+
+    async def main() -> None:
+        first = await occupied(intake, gate)
+        tasks = [asyncio.create_task(intake.register([item(1, scope)], "P")) for scope in ("a", "b")]
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(*first, *tasks)
+
+    asyncio.run(main())
+    assert [ids for _, ids in gate.groups].count(["id-1"]) == 2
+
+
+def test_a_large_request_is_taken_in_slices(intake: Intake, gate: Gate) -> None:
+    gate.open.set()
+    count = 2 * GROUP_TRACES + 1
+    answers = asyncio.run(intake.register([item(n) for n in range(count)], "P"))
+    assert [each.id for each in answers] == [f"id-{n}" for n in range(count)]
+    assert sorted(len(ids) for _, ids in gate.groups) == [1, GROUP_TRACES, GROUP_TRACES]
+
+
+def test_beyond_the_bound_nothing_of_a_request_is_queued(gate: Gate) -> None:
+    intake = Intake(gate.register, 10)
+
+    async def main() -> None:
+        first = await occupied(intake, gate)
+        waiting = asyncio.create_task(intake.register([item(n) for n in range(8)], "P"))
+        await asyncio.sleep(0)
+        assert intake.held == 10
+        with pytest.raises(Busy):
+            await intake.register([item(100)], "P")
+        with pytest.raises(TooLarge):
+            await intake.register([item(n) for n in range(11)], "P")
+        assert intake.held == 10
+        gate.open.set()
+        await asyncio.gather(*first, waiting)
+        wait_until(lambda: intake.held == 0, "all answered")
+        await intake.register([item(n) for n in range(10)], "P")
+
+    asyncio.run(main())
+    intake.close()
+    assert not any("id-100" in ids for _, ids in gate.groups)
+
+
+def test_of_no_traces_there_are_no_answers(intake: Intake) -> None:
+    assert asyncio.run(intake.register([], "P")) == []
+
+
+def test_when_the_store_does_not_answer_everyone_is_told(intake: Intake, gate: Gate) -> None:
+    gate.open.set()
+    gate.poison["id-1"] = StoreUnavailable("store", "gone")
+    with pytest.raises(StoreUnavailable):
+        asyncio.run(intake.register([item(n) for n in range(3)], "P"))
+    gate.poison.clear()
+    assert len(asyncio.run(intake.register([item(n) for n in range(3)], "P"))) == 3
+
+
+def test_a_bug_that_one_request_meets_is_not_the_others(intake: Intake, gate: Gate) -> None:
+    gate.poison["id-5"] = ZeroDivisionError()
+
+    async def main() -> list[list[Registration] | BaseException]:
+        first = await occupied(intake, gate)
+        tasks = [asyncio.create_task(intake.register([item(n)], "P")) for n in range(10)]
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(*first)
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = asyncio.run(main())
+    assert [isinstance(each, ZeroDivisionError) for each in answers] == [n == 5 for n in range(10)]
+    assert len(asyncio.run(intake.register([item(1)], "P"))) == 1, "the threads go on"
+
+
+def test_closing_finishes_what_was_accepted_and_takes_no_more(gate: Gate) -> None:
+    intake = Intake(gate.register, 100)
+
+    async def main() -> list[Registration]:
+        first = await occupied(intake, gate)
+        waiting = asyncio.create_task(intake.register([item(n) for n in range(10)], "P"))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(asyncio.to_thread(intake.close))
+        gate.open.set()
+        await asyncio.gather(*first, closing)
+        with pytest.raises(Unavailable):
+            await intake.register([item(50)], "P")
+        return await waiting
+
+    assert len(asyncio.run(main())) == 10
+
+
+def test_who_has_gone_away_is_not_waited_for(intake: Intake, gate: Gate) -> None:
+    async def main() -> None:
+        first = await occupied(intake, gate)
+        gone = asyncio.create_task(intake.register([item(1)], "P"))
+        stays = asyncio.create_task(intake.register([item(2)], "P"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(*first)
+        assert len(await stays) == 1
+
+    asyncio.run(main())
+    wait_until(lambda: intake.held == 0, "nothing held")

@@ -1,0 +1,98 @@
+"""Every route states who may use it, in the one place where that is decided; and the document tells the truth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
+
+from rucio_trace.config import Service as ServiceSettings
+from rucio_trace.service import access
+from rucio_trace.service.app import Service, create_app
+from rucio_trace.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fastapi import FastAPI
+    from fastapi.dependencies.models import Dependant
+
+OURS = {access.anyone, access.reader, access.registrant}
+OF_THE_FRAMEWORK = {"/openapi.json"}
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> FastAPI:
+    store = Store.open(f"sqlite:///{tmp_path / 'traces.db'}")
+    who = access.Access(lambda _token: None, frozenset())
+    return create_app(Service(store, lambda: None, False, who, ServiceSettings()))
+
+
+def routes_of(holder: Any) -> Iterator[Any]:
+    for route in holder.routes:
+        if hasattr(route, "original_router"):
+            yield from routes_of(route.original_router)
+        else:
+            yield route
+
+
+def calls(dependant: Dependant) -> set[Any]:
+    found = {dependant.call}
+    for inner in dependant.dependencies:
+        found |= calls(inner)
+    return found
+
+
+def test_every_route_states_its_authorisation(app: FastAPI) -> None:
+    stated = 0
+    for route in routes_of(app):
+        if isinstance(route, Mount):
+            assert route.path == "/docs/files", "files of the documentation, and no others"
+        elif isinstance(route, APIRoute):
+            assert len(calls(route.dependant) & OURS) == 1, route.path
+            stated += 1
+        else:
+            assert isinstance(route, Route)
+            assert route.path in OF_THE_FRAMEWORK
+    assert stated >= len(app.openapi()["paths"])
+
+
+def test_whoever_changes_something_is_asked_who_they_are(app: FastAPI) -> None:
+    writing = {"/api/v2/traces": "POST", "/api/v1/traces": "PUT"}
+    for route in routes_of(app):
+        if isinstance(route, APIRoute) and access.registrant in calls(route.dependant):
+            assert writing.pop(route.path) in route.methods
+    assert not writing
+
+
+def test_every_operation_has_a_name_of_its_own_and_tells_what_it_does(app: FastAPI) -> None:
+    operations = [o for path in app.openapi()["paths"].values() for o in path.values()]
+    assert len({o["operationId"] for o in operations}) == len(operations)
+    assert all(o["description"] for o in operations)
+
+
+def test_a_bug_is_a_500_that_tells_nothing(app: FastAPI) -> None:
+    @app.get("/bug")
+    async def bug() -> None:
+        raise ZeroDivisionError("secret")
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        answer = client.get("/bug")
+    assert answer.status_code == 500
+    assert answer.json()["title"] == "internal error"
+    assert "secret" not in answer.text
+
+
+def test_the_routes_of_metrics_are_not_made_up_by_clients(app: FastAPI) -> None:
+    with TestClient(app) as client:
+        for number in range(50):
+            client.get(f"/no/{number}")
+            client.get(f"/api/v2/traces/{number}")
+            client.request(f"M{number}", "/health")
+        text = client.get("/metrics").text
+    rows = [row for row in text.splitlines() if row.startswith("traceability_service_requests_total")]
+    assert len(rows) <= 4, rows
