@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
 from contextlib import closing
@@ -13,6 +14,7 @@ from isal import igzip
 
 from rucio_trace import __version__
 from rucio_trace.client.asking import MAX_ANSWER_BYTES, Answer, Pause, Request, Script, Unreached, check_url
+from rucio_trace.client.errors import BadToken
 from rucio_trace.client.spool import Spool, registering
 from rucio_trace.client.talk import Search, Talk
 
@@ -34,6 +36,7 @@ PATIENCE_SECONDS: Final = 60.0
 
 CONNECT_SECONDS: Final = 10.0
 MAX_SECONDS: Final = 600.0  # for one answer, however slowly it comes
+_TOKEN: Final = re.compile("[!-~]+")
 _COMPRESSION: Final = 1  # of 0 to 3: 400 MB/s, and the certificates that every trace repeats are gone
 
 T = TypeVar("T")
@@ -59,12 +62,15 @@ class _Base:
 
         Raises:
             BadServiceUrl: no such URL, or a token would travel in the open.
+            BadToken: a header cannot hold it.
         """
         self.url: Final = check_url(url, secret=token is not None)
         self._talk = Talk(self.url, patience)
         self._spool = spool if isinstance(spool, Spool | None) else Spool(spool, self.url)
         headers = {"User-Agent": f"rucio-trace/{__version__}", "Accept-Encoding": "gzip"}
         if token is not None:
+            if not _TOKEN.fullmatch(token):  # which a library would tell, token and all
+                raise BadToken(self.url)
             headers["Authorization"] = f"Bearer {token}"
         self._options: dict[str, Any] = {
             "headers": headers,

@@ -267,8 +267,13 @@ def _query(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for key, value in parameters.items():
         given = value if isinstance(value, list | tuple) else [] if value is None else [value]
-        found += [(key, format_time(each) if isinstance(each, datetime) else str(each)) for each in given]
+        found += [(key, format_time(each) if isinstance(each, datetime) else _unicode(each)) for each in given]
     return found
+
+
+def _unicode(value: object) -> str:
+    """A file's name that is no UTF-8 is known by lone surrogates: no trace has it, and no URL can."""
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _searched(value: Any) -> tuple[list[Stored], str | None]:

@@ -17,6 +17,7 @@ from rucio_trace import faults
 from rucio_trace.client import (
     BadAnswer,
     BadServiceUrl,
+    BadToken,
     Client,
     Denied,
     NoService,
@@ -99,6 +100,12 @@ class TestWhomWeAsk:
             Client("http://traces.example.org", "secret")
         assert Client("http://localhost:8085/", "secret").url == "http://localhost:8085"
         assert check_url("http://traces.example.org", secret=False) == "http://traces.example.org"
+
+    @pytest.mark.parametrize("token", ["", "secret\n", "sec ret", "sécret", "secret\0"])
+    def test_what_no_header_holds_is_no_token(self, token: str) -> None:
+        with pytest.raises(BadToken) as caught:
+            Client(URL, token)
+        assert "secret" not in f"{caught.value} {caught.value!r}"
 
     def test_a_token_is_shown_nowhere(self) -> None:
         with Client(URL, "rt_secret") as client:
