@@ -144,10 +144,8 @@ class Story:
         done = self._trace("verify", file)
         self.narrator.show(done.output + done.talk)
         self.narrator.hold("rucio-trace verify says GENUINE and exits 0", "GENUINE" in done.output)
-        self.narrator.tell(
-            "Somebody elsewhere, who has no access to the store, asks the trace service for evidence and"
-        )
-        self.narrator.tell("judges by the members whom the federation file names:")
+        self.narrator.tell("Somebody elsewhere, who has no access to the store, asks the trace service for evidence")
+        self.narrator.tell("and judges by the members whom the federation file names:")
         done = self._trace("--service", self.federation.traces, "verify", file)
         self.narrator.show(done.output + done.talk)
         self.narrator.hold("the verdict through the trace service is GENUINE too", "GENUINE" in done.output)
