@@ -8,7 +8,7 @@ tampered with) is told of everything that was made from it. Where to look is the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from rucio_trace.errors import Refuted
 from rucio_trace.statement import HEX_DIGITS, STRONG
@@ -82,6 +82,17 @@ class Lineage:
     inputs: Mapping[str, tuple[str, ...]]
     because_of: Mapping[str, tuple[str, ...]]
     complete: bool
+
+    def as_object(self, *, up: bool) -> dict[str, Any]:
+        """For machines: one object a product, and the keys of what each was made from."""
+        products = []
+        for key, product in self.products.items():
+            told: dict[str, Any] = {"digest": key, "name": product.name, "did": product.did, "known": product.known}
+            told |= {"trouble": product.trouble, "beyond": product.beyond}
+            told |= {"inputs": self.inputs.get(key, ()), "because_of": self.because_of.get(key, ())}
+            products.append(told)
+        direction = "up" if up else "down"
+        return {"product": self.start, "direction": direction, "complete": self.complete, "products": products}
 
     def outputs(self) -> dict[str, tuple[str, ...]]:
         """What was made from each product."""

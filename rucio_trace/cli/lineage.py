@@ -47,23 +47,13 @@ def lineage(ctx: click.Context, /, what: str, up: bool, depth: int | None, form:
         say(f"{printable(what)}: no trace in the store says how it was made")
         ctx.exit(EXIT_UNDECIDED)
     if form == "json":
-        json_line(_as_object(found, up=up))
+        json_line(found.as_object(up=up))
     elif form == "dot":
         click.echo(_as_dot(found))
     else:
         _show(found, up=up)
     if not found.complete:
         say(f"there is more than {len(found.products)} products: --depth or another start shows a smaller part whole")
-
-
-def _as_object(found: Lineage, *, up: bool) -> dict[str, Any]:
-    products = []
-    for key, product in found.products.items():
-        told: dict[str, Any] = {"digest": key, "name": product.name, "did": product.did, "known": product.known}
-        told |= {"trouble": product.trouble, "beyond": product.beyond}
-        products.append(told | {"inputs": found.inputs.get(key, ()), "because_of": found.because_of.get(key, ())})
-    direction = "up" if up else "down"
-    return {"product": found.start, "direction": direction, "complete": found.complete, "products": products}
 
 
 def _label(product: Product) -> str:

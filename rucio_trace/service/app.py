@@ -20,6 +20,7 @@ from rucio_trace.service.bodies import Bounded
 from rucio_trace.service.indexing import Indexing
 from rucio_trace.service.intake import Intake, registering
 from rucio_trace.service.metrics import Counted, Metrics
+from rucio_trace.service.native.feed import Head
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -70,6 +71,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service, app.state.intake = service, intake
     app.state.metrics = Metrics(service.store, intake)
+    app.state.head = Head(service.store.position)
     problems.install(app)
     app.add_middleware(Bounded, settings=service.settings)
     app.add_middleware(Counted, metrics=app.state.metrics)

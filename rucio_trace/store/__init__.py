@@ -11,12 +11,14 @@ from rucio_trace.store.errors import (
 )
 from rucio_trace.store.protocol import TraceStore
 from rucio_trace.store.records import BatchLine, Outcome, Registration, Stored
+from rucio_trace.store.search import Filters
 from rucio_trace.store.store import Store
 
 __all__ = [
     "BadStoreUrl",
     "BatchLine",
     "CorruptRow",
+    "Filters",
     "NewerStore",
     "Outcome",
     "Registration",

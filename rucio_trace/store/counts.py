@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, update
 
-from rucio_trace.store.tables import counts, traces
+from rucio_trace.store.tables import counts, head, traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ __all__ = ["Statistics", "add_counts", "read_counts"]
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What a store holds. `rses` are names as they were signed; `position` is the last trace's, 0 if there is none."""
+    """What a store holds. `rses` are names as they were signed; `position` is the last one given out, 0 if none was."""
 
     traces: int
     events: Mapping[str, int]
@@ -59,4 +59,5 @@ def read_counts(connection: Connection, reader: Reader) -> Statistics:
     times = select(traces.c.position, traces.c.registered_at).where(traces.c.position.in_([first, last]))
     registered = {row.position: row.registered_at for row in connection.execute(times)}
     total = sum(events.values())
-    return Statistics(total, events, rses, last, registered.get(first), registered.get(last))
+    position = int(connection.scalar(select(head.c.position)) or 0)
+    return Statistics(total, events, rses, position, registered.get(first), registered.get(last))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import and_, exists, or_, select, true
 
@@ -22,7 +22,7 @@ from rucio_trace.store.texts import matching
 from rucio_trace.words import words_in, words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rucio_trace.store.records import Stored
     from rucio_trace.trace import Event, ProductKey, Statement
 
-__all__ = ["MAX_LOOKED_AT", "Filters", "Page", "search"]
+__all__ = ["MAX_LOOKED_AT", "Filters", "Kind", "Page", "bears", "condition_of", "search"]
 
 MAX_LOOKED_AT: Final = 10_000
 """Traces read for one page: about a second."""
@@ -123,6 +123,29 @@ def _members(s: Statement, wanted: str | None) -> set[str | None]:
 def _spelled(value: Any) -> set[str]:
     values = value if isinstance(value, list | tuple) else [] if value is None else [value]
     return {each if isinstance(each, str) else json.dumps(each) for each in values}
+
+
+Kind = Literal["ids", "names", "dids", "digests", "contents"]
+"""What traces can be asked for many at once."""
+
+
+def condition_of(kind: Kind, values: Collection[str]) -> ColumnElement[bool]:
+    """An index finds them; it may find a little too much, see `bears`."""
+    if kind == "ids":
+        return traces.c.id.in_([indexable(value) for value in values])
+    if kind == "names":
+        return named(values)
+    if kind == "dids":
+        return of_dids(values)
+    return bearing(values, of_content=kind == "contents")
+
+
+def bears(kind: Kind, values: Collection[str], stored: Stored) -> bool:
+    """Whether it has one of *values*."""
+    s = stored.trace.statement
+    own: dict[Kind, set[str | None]] = {"ids": {stored.id}, "names": {s.name}, "dids": {s.did}}
+    own |= {"digests": {s.hash, *s.digests.values()}, "contents": {content.hash for content in s.contents or ()}}
+    return not own[kind].isdisjoint(values)
 
 
 @dataclass(frozen=True, slots=True)

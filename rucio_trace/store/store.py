@@ -20,7 +20,7 @@ from rucio_trace.store.histories import anybody
 from rucio_trace.store.lineage import StoredRecords
 from rucio_trace.store.protocol import TraceStore
 from rucio_trace.store.register import Rules, clock, register
-from rucio_trace.store.search import Filters, Page, search
+from rucio_trace.store.search import Filters, Kind, Page, bears, condition_of, search
 from rucio_trace.store.tables import head, indexable, traces
 from rucio_trace.trace import Event
 
@@ -295,6 +295,31 @@ class Store(TraceStore):
         with self._database.reading() as connection:
             return search(connection, self._reader, filters, limit, before)
 
+    def page(self, kind: Kind, values: Collection[str], after: int = 0, limit: int = 1_000) -> Page:
+        """The first *limit* traces above the position *after* with one of these ids, names and so on, oldest first.
+
+        `Page.next` is what to ask for `after`. Names are base names, digests those of files, contents of their members.
+        """
+        with self._database.reading() as connection:
+            found = self._reader.read(connection, condition_of(kind, values) & (traces.c.position > after), limit=limit)
+        return Page([s for s in found if bears(kind, values, s)], found[-1].position if len(found) == limit else None)
+
+    def histories(self, keys: Collection[ProductKey]) -> tuple[dict[ProductKey, list[Stored]], list[Stored]]:
+        """The own traces of each of *keys* that has any, and of files in no Rucio those that may have joined them."""
+        with self._database.snapshot() as connection:
+            own = self._reader.own(connection, keys)
+            return own, self._reader.strangers(connection, [stored for of in own.values() for stored in of])
+
+    def changes(self, after: int, limit: int = 1_000, *, products: bool = False) -> tuple[list[Stored], int]:
+        """What `since` or, with *products*, `of_products_since` gives, and the position to go on from.
+
+        That lies behind all that was looked at, also where nothing was found.
+        """
+        seen = self.position()
+        found = (self.of_products_since if products else self.since)(after, limit)
+        last = found[-1].position if found else after
+        return found, last if len(found) == limit else max(last, seen)
+
     def statistics(self) -> Statistics:
         """How many traces there are, by event and by RSE; counted when they came, so that it costs nothing."""
         with self._database.snapshot() as connection:
@@ -318,10 +343,21 @@ class Store(TraceStore):
         """
         from rucio_trace.verify import Evidence
 
-        with self._database.reading() as connection:
-            names = [base_name] if isinstance(base_name, str) else base_name
-            found = evidence.collect(connection, self._reader, hashes, names, did, product_digest)
+        names = [base_name] if isinstance(base_name, str) else base_name
+        found = self.evidence(hashes, names, did, product_digest=product_digest)
         return [Evidence(trace=stored.trace, registered_at=stored.registered_at) for stored in found]
+
+    def evidence(
+        self,
+        hashes: Mapping[str, str],
+        names: Collection[str],
+        did: str | None = None,
+        *,
+        product_digest: str | None = None,
+    ) -> list[Stored]:
+        """The same traces as the store knows them."""
+        with self._database.reading() as connection:
+            return evidence.collect(connection, self._reader, hashes, names, did, product_digest)
 
     def candidates_of_many(
         self, digests: Collection[str], names: Collection[str], dids: Collection[str]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import column, select, table, text
+from sqlalchemy import ARRAY, Text, bindparam, column, select, table, text
 from sqlalchemy.dialects.mysql import match
 
 from rucio_trace.store.bulk import insert_values
@@ -49,7 +49,7 @@ def matching(words: Collection[str], dialect: str) -> ColumnElement[bool]:
     wanted = sorted(stored_word(word, dialect) for word in words)
     named = select(_first.c.name).join(texts, texts.c.position == _first.c.position)
     if dialect == "postgresql":
-        named = named.where(texts.c.words.contains(wanted))
+        named = named.where(texts.c.words.bool_op("@>")(bindparam(None, wanted, ARRAY(Text), unique=True)))
     elif dialect == "mysql":
         every = " ".join(f"+{word}" for word in wanted)
         named = named.where(match(texts.c.words, against=every).in_boolean_mode())

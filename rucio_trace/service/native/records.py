@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rucio_trace.envelope import to_json
 from rucio_trace.statement import format_time
 
 if TYPE_CHECKING:
-    from rucio_trace.store.records import Registration, Stored
+    from collections.abc import Iterable
 
-__all__ = ["answer", "record"]
+    from rucio_trace.statement import ProductKey
+    from rucio_trace.store.records import BatchLine, Registration, Stored
+
+__all__ = ["answer", "known", "line", "product", "record", "records"]
 
 
 def record(stored: Stored) -> dict[str, Any]:
@@ -21,6 +25,25 @@ def record(stored: Stored) -> dict[str, Any]:
         "registered_at": format_time(stored.registered_at),
         "trace": to_json(stored.trace),
     }
+
+
+def records(found: Iterable[Stored]) -> list[dict[str, Any]]:
+    return [record(stored) for stored in found]
+
+
+def product(key: ProductKey) -> dict[str, str]:
+    return {"rucio": key.rucio, "vo": key.vo, "did": key.did, "generation": key.generation}
+
+
+def line(found: BatchLine) -> dict[str, Any]:
+    """A line of a batch's list."""
+    told = {"batch": record(found.batch), "line": asdict(found.line), "index": found.index}
+    return told | {"position": found.position, "stands": found.stands}
+
+
+def known(key: ProductKey, traces: Iterable[Stored], lines: Iterable[BatchLine]) -> dict[str, Any]:
+    """What is known of one product."""
+    return {"product": product(key), "traces": records(traces), "lines": [line(found) for found in lines]}
 
 
 def answer(registration: Registration) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rucio_trace.service.bodies import read_body, unpacked
 from rucio_trace.service.intake import Item, trusted
 from rucio_trace.service.items import MAX_ITEMS, read_items
 from rucio_trace.service.native.examples import ITEM, TRACE
+from rucio_trace.service.native.models import Fault, Record
 from rucio_trace.service.native.records import answer, record
 from rucio_trace.service.problems import NotFound, described
 from rucio_trace.store import Outcome
@@ -22,14 +23,6 @@ __all__ = ["router"]
 router = APIRouter(prefix="/api/v2", tags=["traces"])
 
 _PARSERS = CapacityLimiter(2)  # work of the interpreter: more threads would only take turns
-
-
-class Fault(BaseModel):
-    kind: str
-    what: str
-    expected: str
-    found: str
-    trace: str | None
 
 
 class Answer(BaseModel):
@@ -51,15 +44,6 @@ class Answers(BaseModel):
     refused: int
     undecided: int
     results: list[Answer]
-
-
-class Record(BaseModel):
-    """A trace as the service knows it. Only what is signed within `trace` is anybody's word."""
-
-    id: str
-    position: int
-    registered_at: str
-    trace: dict[str, Any]
 
 
 _ITEM = {

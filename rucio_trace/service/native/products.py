@@ -1,0 +1,96 @@
+"""`GET /history`, `POST /products`, `POST /evidence`, `GET /lists/{id}`: all that is known of products and files."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from rucio_trace.service.access import Reads
+from rucio_trace.service.native.find import Digest
+from rucio_trace.service.native.models import Histories, Known, Product, Question, Record, Records, Text
+from rucio_trace.service.native.packed import Packed, json_response
+from rucio_trace.service.native.records import known, record, records
+from rucio_trace.service.problems import NotFound, Problem, described
+from rucio_trace.status import product_status
+from rucio_trace.store import TooMuchEvidence
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api/v2", tags=["products"], route_class=Packed)
+
+
+class Products(Question):
+    products: Annotated[list[Product], Field(max_length=1_000)]
+
+
+class KnownProducts(BaseModel):
+    """`strangers` are of files in no Rucio and may have joined one of the products: that is for the asker to judge."""
+
+    products: list[Known]
+    strangers: list[Record]
+
+
+class File(Question):
+    """A file in hand: its digests by algorithm, its names (several, if it has others where it is packed)."""
+
+    hashes: Annotated[dict[str, Digest], Field(max_length=10, default_factory=dict)]
+    names: Annotated[list[Text], Field(max_length=100, default_factory=list)]
+    did: Annotated[Text | None, Field(description="With it the names are not asked.")] = None
+    product_digest: Digest | None = None
+
+
+class TooMuch(Problem):
+    status, title = 413, "too much evidence"
+
+
+@router.get("/history", response_model=Histories, responses=described(401, 503))
+def history(
+    store: Reads, did: Annotated[str, Query(description="scope:name", pattern="^[^:]+:.+$", max_length=4096)]
+) -> Response:
+    """What happened to the products that bear or bore this name, one for each generation; none if there are no traces.
+
+    The status is by all traces that the service has accepted.
+    """
+    scope, _, name = did.partition(":")
+    keys = {key for stored in store.by_did(scope, name) if (key := stored.trace.statement.product) is not None}
+    found, lines = store.product(keys), store.proven(keys)
+    told = []
+    for key in sorted(keys, key=lambda key: (key.rucio, key.vo, key.generation)):
+        of = lines.get(key, [])
+        status = product_status(found[key], str, of)
+        told.append(known(key, found[key], of) | {"status": status.status, "replicas": status.trace_replicas})
+    return json_response({"products": told})
+
+
+@router.post("/products", response_model=KnownProducts, responses=described(400, 401, 413, 503))
+def products(asked: Products, store: Reads) -> Response:
+    """The traces and lines of each product, in the order they are asked for, and those that may have joined one."""
+    keys = dict.fromkeys(product.key for product in asked.products)
+    own, strangers = store.histories(keys)
+    lines = store.proven(keys)
+    told = [known(key, own.get(key, ()), lines.get(key, ())) for key in keys]
+    return json_response({"products": told, "strangers": records(strangers)})
+
+
+@router.post("/evidence", response_model=Records, responses=described(400, 401, 413, 503))
+def evidence(file: File, store: Reads) -> Response:
+    """All that a verifier needs to judge a file by itself, whole or not at all: a part of it could mislead."""
+    try:
+        found = store.evidence(file.hashes, file.names, file.did, product_digest=file.product_digest)
+    except TooMuchEvidence as error:
+        raise TooMuch(error.subject, expected=error.expected, found=error.found, hint="ask with did") from error
+    return json_response({"traces": [record(stored) for stored in found]})
+
+
+@router.get(
+    "/lists/{trace_id}",
+    response_class=Response,
+    responses={200: {"content": {"application/x-ndjson": {}}}, **described(401, 404, 503)},
+)
+def list_of(trace_id: str, store: Reads) -> Response:
+    """The list of a batch, as it was signed."""
+    data = store.list_of(trace_id)
+    if data is None:
+        raise NotFound(f"list of trace {trace_id}")
+    return Response(data, media_type="application/x-ndjson")
