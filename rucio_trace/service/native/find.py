@@ -17,7 +17,7 @@ from rucio_trace.statement import Event
 from rucio_trace.status import Status
 from rucio_trace.store import Filters
 from rucio_trace.store.search import Kind
-from rucio_trace.store.texts import words_in
+from rucio_trace.words import words_in
 
 __all__ = ["MAX_TRACES", "router"]
 
