@@ -111,7 +111,8 @@ def test_a_batch_of_the_auditor_goes_through_the_service(kit: ServedKit, here: R
             left.pop()
             kit.service.kill()
 
-    kit.audit(kill)
+    with pytest.raises(ServiceUnavailable):
+        kit.audit(kill)
     kit.service.start()
     kit.make_work_due()
     kit.audit()
