@@ -68,6 +68,7 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        responses=problems.described(422),
     )
     app.state.service, app.state.intake = service, intake
     app.state.metrics = Metrics(service.store, intake)

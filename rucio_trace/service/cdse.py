@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import ValidationError as Invalid
 from starlette.responses import JSONResponse
 
 from rucio_trace import __version__, strictjson
@@ -132,6 +133,18 @@ class ServerInfo(BaseModel):
     status: ServerStatus
 
 
+class ValidationError(BaseModel):
+    """What is wrong with one part of a request."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class HTTPValidationError(BaseModel):
+    detail: list[ValidationError]
+
+
 class _Route(APIRoute):
     """Errors as that service words them: no 401, and what it says of parameters in the framework's form."""
 
@@ -149,9 +162,15 @@ class _Route(APIRoute):
         return answered
 
 
-router = APIRouter(prefix="/api", tags=["Copernicus"], route_class=_Route)
+router = APIRouter(
+    prefix="/api",
+    tags=["Copernicus"],
+    route_class=_Route,
+    responses={422: {"description": "Validation Error", "model": HTTPValidationError}},
+)
 
 _TRACES = TypeAdapter(Annotated[list[RegisterTrace], Field(min_length=1, max_length=MAX_TRACES)])
+_SCHEMA = RegisterTrace.model_json_schema(ref_template="#/components/schemas/{model}")  # which `Trace` puts there
 _BODY = {
     "required": True,
     "content": {
@@ -161,7 +180,7 @@ _BODY = {
                 "type": "array",
                 "minItems": 1,
                 "maxItems": MAX_TRACES,
-                "items": RegisterTrace.model_json_schema(),
+                "items": {key: value for key, value in _SCHEMA.items() if key != "$defs"},
             }
         }
     },
@@ -185,7 +204,7 @@ def status(request: Request) -> ServerInfo:
     status_code=201,
     operation_id="put_traces_v1",
     openapi_extra={"requestBody": _BODY},
-    responses=described(403, 413, 422, 429, 503),
+    responses=described(400, 403, 408, 413, 415, 429, 503),
 )
 async def put_traces(request: Request, principal: Registers) -> TraceRegistrations:
     """Register 1 to 50 traces of one event, each hash once."""
@@ -207,7 +226,7 @@ def _items(body: bytes, encoding: str | None, state: Any) -> list[Item]:
         raise _invalid("json_invalid", str(error)) from None
     try:
         traces = _TRACES.validate_python(value)
-    except ValidationError as error:
+    except Invalid as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
         raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in faults]) from None
     if len({trace.event for trace in traces}) > 1:
