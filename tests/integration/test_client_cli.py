@@ -11,8 +11,10 @@ import pytest
 import samples
 from click.testing import CliRunner
 from client_kit import Service
+from unit.authority import DAY, pem_of
 
 from rucio_trace.cli import cli
+from rucio_trace.cli.signing import Voices
 from rucio_trace.digest import digest_file
 from rucio_trace.envelope import dumps, parse_traces
 from rucio_trace.statement import Event, Input, Source
@@ -200,3 +202,48 @@ class TestAProduct:
         proof = site.run("proof", "show", KEY.did).stdout
         (site.folder / "proof.json").write_text(proof)
         site.run("proof", "check", site.folder / "proof.json", site.folder / NAME)
+
+
+class TestCorrections:
+    """What somebody says against a product goes to the service, and waits for it."""
+
+    @pytest.fixture
+    def signing(self, alone: Site) -> tuple[object, ...]:
+        issued = samples.authority().issue("corrector", since=samples.START, until=samples.START + 365 * DAY)
+        for name, pem in (("corrector.key", pem_of(issued.key)), ("corrector.pem", issued.chain_pem)):
+            (alone.folder / name).write_bytes(pem)
+        return "--key", alone.folder / "corrector.key", "--cert", alone.folder / "corrector.pem"
+
+    def test_a_product_is_made_obsolete_and_a_trace_is_withdrawn(
+        self, alone: Site, signing: tuple[object, ...]
+    ) -> None:
+        created, copied = samples.trace(Event.CREATE), samples.trace(Event.COPY)
+        alone.take(created, copied)
+        did = created.statement.did
+        obsolete = alone.run("obsolete", did, "--reason", "reprocessed", *signing).stdout.strip()
+        assert "obsolete already" in alone.run("obsolete", did, "--reason", "again", *signing).stderr
+        alone.run("obsolete", did, "--undo", *signing)
+        revoke = alone.run("revoke", copied.id, "--reason", "wrong", *signing).stdout.strip()
+        with alone.service.store() as store:
+            events = [(s.trace.statement.event, s.trace.statement.revokes) for s in store.by_did("test", "file1")]
+            assert store.by_id(revoke)
+        assert events[2:] == [("OBSOLETE", None), ("REVOKE", obsolete), ("REVOKE", copied.id)]
+
+    def test_what_was_signed_when_the_service_went_is_registered_later(
+        self, alone: Site, signing: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        created = samples.trace(Event.CREATE)
+        alone.take(created)
+        original = Voices.sign
+
+        def sign(self: Voices, *args: Any, **options: Any) -> Any:
+            alone.service.kill()  # after the product was looked up
+            return original(self, *args, **options)
+
+        monkeypatch.setattr(Voices, "sign", sign)
+        result = alone.run("revoke", created.id, "--reason", "wrong", *signing, code=3)
+        assert "rucio-trace store deliver" in result.stderr
+        alone.service.start()
+        alone.run("store", "deliver")
+        with alone.service.store() as store:
+            assert [s.id for s in store.since(0)] == [created.id, result.stdout.strip()]
