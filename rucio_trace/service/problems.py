@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from rucio_trace.errors import ConfigurationError, Malformed, Refuted, StorageError, TraceabilityError, shown
+from rucio_trace.store.errors import TooMuchEvidence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,12 +156,14 @@ def install(app: FastAPI) -> None:
 async def _of_ours(_request: Request, error: Exception) -> Response:
     if isinstance(error, Problem):
         return problem(error.status, error.title, str(error), error.headers())
-    if isinstance(error, Malformed | Refuted):
+    if isinstance(error, Malformed | Refuted | TooMuchEvidence):
         return problem(400, "bad request", str(error))
-    if isinstance(error, StorageError | ConfigurationError):
+    retry = {"Retry-After": str(RETRY_SECONDS)}
+    if isinstance(error, StorageError | ConfigurationError):  # what they name is the operator's
         LOG.error("%s", error)
-        return problem(503, "unavailable", str(error), {"Retry-After": str(RETRY_SECONDS)})
-    return problem(503, "undecided", str(error), {"Retry-After": str(RETRY_SECONDS)})
+        what = "the trace store does not answer" if isinstance(error, StorageError) else "a file of settings is wrong"
+        return problem(503, "unavailable", f"{what}; the service's log says more. Repeating later is safe", retry)
+    return problem(503, "undecided", str(error), retry)
 
 
 async def _of_http(request: Request, error: Exception) -> Response:

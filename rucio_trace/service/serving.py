@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["at_home", "open_app", "run"]
 
 _GRACE_SECONDS = 30  # what a transaction of the store may still take when the service ends
+_IDLE_SECONDS = 75  # longer than clients and proxies keep a connection, so that it is they who close it
+_START_SECONDS = 60  # a worker that imports on a busy host answers late; one that is silent for longer hangs
 _BACKLOG = 2048  # connections that wait to be accepted
 
 
@@ -81,28 +83,42 @@ def run(settings: Settings, listening: Callable[[str], None]) -> None:
     with open_database(settings, migrate=True):
         pass
     with _listening(service) as port, _counting_together(service.workers):
-        config = uvicorn.Config(
-            partial(open_app, settings),
-            factory=True,
-            workers=service.workers,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-            ssl_certfile=service.certificate,
-            ssl_keyfile=service.key,
-        )
-        if service.workers == 1:
-            config.load()  # what is wrong shows before anybody connects
+        config = _config(settings)
+        _try(config if service.workers == 1 else _config(settings))
         host = f"[{service.address}]" if ":" in service.address else service.address
         listening(f"http{'s' if service.certificate else ''}://{host}:{port.getsockname()[1]}")
         if service.workers == 1:
             uvicorn.Server(config).run([port])
         else:
             Multiprocess(config, [port]).run()
+
+
+def _config(settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        partial(open_app, settings),
+        factory=True,
+        workers=settings.service.workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_worker_healthcheck=_START_SECONDS,
+        ssl_certfile=settings.service.certificate,
+        ssl_keyfile=settings.service.key,
+    )
+
+
+def _try(config: uvicorn.Config) -> None:
+    """What is wrong shows before anybody connects, and not again and again in workers."""
+    try:
+        config.load()
+    except OSError as error:  # ssl's are
+        files = f"{config.ssl_certfile}, {config.ssl_keyfile}"
+        raise ConfigurationError(files, expected="a certificate and its key", found=str(error)) from error
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import json
 import tracemalloc
 import zlib
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 import zstandard
@@ -15,11 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import trace
 
+from rucio_trace.config import Service as ServiceSettings
 from rucio_trace.envelope import to_json
 from rucio_trace.errors import TraceabilityError
-from rucio_trace.service.bodies import unpacked
+from rucio_trace.service.bodies import BODIES_HELD, Bounded, unpacked
 from rucio_trace.service.items import MAX_ITEMS, read_items
-from rucio_trace.service.problems import BadRequest, TooLarge, UnknownEncoding
+from rucio_trace.service.problems import BadRequest, Busy, TooLarge, UnknownEncoding
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Scope, Send
 
 PACK = {"gzip": gzip.compress, "zstd": zstandard.compress, "identity": bytes, "X-GZIP": gzip.compress}
 MIB = 1024**2
@@ -138,3 +144,38 @@ def test_a_scope_is_only_kept_for_files_of_no_rucio() -> None:
     found = read_items(iter([content]), is_json=True, scope="given")
     assert [item.scope for item in found] == [None, "given", "own"]
     assert all(a.trace.id != b.trace.id for a, b in pairwise(found))
+
+
+# ----------------------------------------------------------------------------------- many at once
+
+
+def test_all_bodies_together_are_bounded_and_given_back() -> None:
+    """Each is small enough, and comes slowly: together they would not fit."""
+    most = ServiceSettings(max_body_bytes=1024)
+    codes: list[str] = []
+    room = asyncio.Event()
+
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        await receive()
+        codes.append("read")
+        await room.wait()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": bytes(1000), "more_body": False}
+
+    async def send(_message: Message) -> None:
+        pass
+
+    async def main() -> None:
+        bounded = Bounded(app, most)
+        scope: Scope = {"type": "http", "headers": []}
+        waiting = [asyncio.create_task(bounded(scope, receive, send)) for _ in range(BODIES_HELD)]
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            await bounded(scope, receive, send)
+        room.set()
+        await asyncio.gather(*waiting)
+        await bounded(scope, receive, send)
+
+    asyncio.run(main())
+    assert codes == ["read"] * (BODIES_HELD + 1)
