@@ -14,7 +14,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
 
 from rucio_trace import __version__
-from rucio_trace.service import cdse, native, probes, problems
+from rucio_trace.service import cdse, native, odata, probes, problems
 from rucio_trace.service.access import Open
 from rucio_trace.service.bodies import Bounded
 from rucio_trace.service.indexing import Indexing
@@ -44,7 +44,7 @@ class Service:
     settings: ServiceSettings
 
 
-ROUTERS = (probes.router, *native.ROUTERS, cdse.router)
+ROUTERS = (probes.router, *native.ROUTERS, odata.router, cdse.router)
 
 
 def create_app(service: Service) -> FastAPI:

@@ -1,6 +1,6 @@
 """How the store says no. All but configuration mistakes are "could not find out", never "false"."""
 
-from rucio_trace.errors import ConfigurationError, StorageError
+from rucio_trace.errors import ConfigurationError, Refuted, StorageError
 
 __all__ = [
     "BadStoreUrl",
@@ -8,6 +8,7 @@ __all__ = [
     "NewerStore",
     "StoreNotEmpty",
     "StoreUnavailable",
+    "TooManyTraces",
     "TooMuchEvidence",
     "UnpreparedStore",
 ]
@@ -76,6 +77,14 @@ class TooMuchEvidence(StorageError):
     def __init__(self, limit: int) -> None:
         self.limit = limit
         super().__init__("evidence", expected=f"at most {limit} traces", found="more", hint="ask with --did")
+
+
+class TooManyTraces(Refuted):
+    """A question that no index answers, of more traces than anybody should wait for."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__("search", expected=f"at most {limit} traces to look at", found="more", hint="ask for less")
 
 
 class StoreNotEmpty(ConfigurationError):

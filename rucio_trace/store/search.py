@@ -11,18 +11,19 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import and_, exists, or_, select, true
+from sqlalchemy import and_, exists, func, or_, select, true
 
 from rucio_trace.product_digest import digest_of_contents
 from rucio_trace.status import Status, product_status
+from rucio_trace.store.errors import TooManyTraces
 from rucio_trace.store.lists import proven
-from rucio_trace.store.read import bearing, named, of_dids, with_prefix
+from rucio_trace.store.read import batches, bearing, named, of_dids, with_prefix
 from rucio_trace.store.tables import indexable, traces
 from rucio_trace.store.texts import matching
 from rucio_trace.words import words_in, words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
     from rucio_trace.store.records import Stored
     from rucio_trace.trace import Event, ProductKey, Statement
 
-__all__ = ["MAX_LOOKED_AT", "Filters", "Kind", "Page", "bears", "condition_of", "search"]
+__all__ = ["MAX_LOOKED_AT", "Filters", "Kind", "Page", "bears", "condition_of", "search", "select_where"]
 
 MAX_LOOKED_AT: Final = 10_000
 """Traces read for one page: about a second."""
+
+MAX_COUNTED: Final = 100_000
 
 _ROWS_AT_ONCE: Final = 500
 
@@ -179,6 +182,50 @@ def search(connection: Connection, reader: Reader, filters: Filters, limit: int,
             return Page(found, None)
         before = page[-1].position
     return Page(found, before)
+
+
+def select_where(
+    connection: Connection,
+    reader: Reader,
+    condition: ColumnElement[bool],
+    order: Sequence[tuple[ColumnElement[Any], bool]],
+    wanted: Callable[[Stored], bool] | None,
+    *,
+    skip: int,
+    limit: int,
+    count: bool,
+) -> tuple[list[Stored], int | None]:
+    """See `Store.select`."""
+    ordered = [column.desc() if descending else column for column, descending in order]
+    if "position" not in {column.key for column, _ in order}:
+        ordered.append(traces.c.position.desc())
+    query = select(traces.c.position).where(reader.visible(condition)).order_by(*ordered)
+    if wanted is None:
+        total = _count(connection, reader, condition) if count else None
+        places = list(connection.scalars(query.offset(skip).limit(limit)))
+        return _read_in_order(connection, reader, places), total
+    places = list(connection.scalars(query.limit(MAX_LOOKED_AT + 1)))
+    found: list[Stored] = []
+    for some in batches(places[:MAX_LOOKED_AT], _ROWS_AT_ONCE):
+        found += filter(wanted, _read_in_order(connection, reader, some))
+        if len(found) >= skip + limit and not count:
+            return found[skip : skip + limit], None
+    if len(places) > MAX_LOOKED_AT:
+        raise TooManyTraces(MAX_LOOKED_AT)
+    return found[skip : skip + limit], len(found) if count else None
+
+
+def _count(connection: Connection, reader: Reader, condition: ColumnElement[bool]) -> int:
+    some = select(traces.c.position).where(reader.visible(condition)).limit(MAX_COUNTED + 1).subquery()
+    total = int(connection.scalar(select(func.count()).select_from(some)) or 0)
+    if total > MAX_COUNTED:
+        raise TooManyTraces(MAX_COUNTED)
+    return total
+
+
+def _read_in_order(connection: Connection, reader: Reader, places: Sequence[int]) -> list[Stored]:
+    found = {s.position: s for s in reader.read(connection, traces.c.position.in_(places))} if places else {}
+    return [found[position] for position in places]
 
 
 def _status(stored: Stored, statuses: dict[ProductKey, Status]) -> Status | None:

@@ -7,7 +7,7 @@ It keeps what was signed, verbatim, and answers from nothing else. It does not j
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import select
 
@@ -20,12 +20,12 @@ from rucio_trace.store.histories import anybody
 from rucio_trace.store.lineage import StoredRecords
 from rucio_trace.store.protocol import TraceStore
 from rucio_trace.store.register import Rules, clock, register
-from rucio_trace.store.search import Filters, Kind, Page, bears, condition_of, search
+from rucio_trace.store.search import Filters, Kind, Page, bears, condition_of, search, select_where
 from rucio_trace.store.tables import head, indexable, traces
 from rucio_trace.trace import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement
@@ -294,6 +294,26 @@ class Store(TraceStore):
         """
         with self._database.reading() as connection:
             return search(connection, self._reader, filters, limit, before)
+
+    def select(
+        self,
+        condition: ColumnElement[bool],
+        order: Sequence[tuple[ColumnElement[Any], bool]] = (),
+        wanted: Callable[[Stored], bool] | None = None,
+        *,
+        skip: int = 0,
+        limit: int = 100,
+        count: bool = False,
+    ) -> tuple[list[Stored], int | None]:
+        """Traces for which a *condition* on rows and then *wanted* hold; with *count* also how many there are.
+
+        *order* are columns, each with whether it descends; by default, and where they tie, the newest come first.
+
+        Raises:
+            TooManyTraces: *wanted* would have to be asked of more than `MAX_LOOKED_AT`, or there are too many to count.
+        """
+        with self._database.snapshot() as connection:
+            return select_where(connection, self._reader, condition, order, wanted, skip=skip, limit=limit, count=count)
 
     def page(self, kind: Kind, values: Collection[str], after: int = 0, limit: int = 1_000) -> Page:
         """The first *limit* traces above the position *after* with one of these ids, names and so on, oldest first.

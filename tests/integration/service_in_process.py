@@ -42,7 +42,7 @@ class Asked:
         self.client, self.store = client, store
 
     def get(self, path: str, status: int = 200, /, *, token: str | None = None, **query: Any) -> Any:
-        return self._answer(self.client.get(path, params=query, headers=_headers(token)), status)
+        return self._answer(self.client.get(path, params=query or None, headers=_headers(token)), status)
 
     def post(self, path: str, body: Any, status: int = 200, *, token: str | None = None) -> Any:
         return self._answer(self.client.post(path, content=json.dumps(body), headers=_headers(token) | _JSON), status)
