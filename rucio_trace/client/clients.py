@@ -195,9 +195,9 @@ class Client(_Base):
         """All that is known of the products that bear or bore the name *did*, one for each generation."""
         return self.run(self._talk.history(did))
 
-    def products(self, keys: Collection[ProductKey]) -> Histories:
+    def products(self, keys: Collection[ProductKey], *, traces: bool = True, lines: bool = True) -> Histories:
         """The traces and lines of each of *keys*, and what was said of files in no Rucio that may have joined them."""
-        return self.run(self._talk.products(keys))
+        return self.run(self._talk.products(keys, traces=traces, lines=lines))
 
     def evidence(
         self,
@@ -321,9 +321,9 @@ class AsyncClient(_Base):
         """See `Client.history`."""
         return await self.run(self._talk.history(did))
 
-    async def products(self, keys: Collection[ProductKey]) -> Histories:
+    async def products(self, keys: Collection[ProductKey], *, traces: bool = True, lines: bool = True) -> Histories:
         """See `Client.products`."""
-        return await self.run(self._talk.products(keys))
+        return await self.run(self._talk.products(keys, traces=traces, lines=lines))
 
     async def evidence(
         self,

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ServiceStore"]
 
-_PAGE = 1_000
-
 
 class ServiceStore(TraceStore):
     """See `TraceStore`. Closes its client."""
@@ -85,11 +83,11 @@ class ServiceStore(TraceStore):
         return found
 
     def product(self, keys: Collection[ProductKey], may_join: MayJoin = anybody) -> dict[ProductKey, list[Stored]]:
-        found = self._client.products(keys)
+        found = self._client.products(keys, lines=False)
         return assemble({key: known.traces for key, known in found.products.items()}, found.strangers, may_join)
 
     def proven(self, keys: Collection[ProductKey]) -> dict[ProductKey, list[BatchLine]]:
-        known = self._client.products(keys).products
+        known = self._client.products(keys, traces=False).products
         return {key: list(of.lines) for key, of in known.items() if of.lines}
 
     def newest(self, dids: Collection[str]) -> dict[str, ProductKey | None]:

@@ -140,12 +140,12 @@ class Talk:
     def history(self, did: str) -> Script[list[Known]]:
         return self.get("history", [("did", did)], lambda value: [_known(each) for each in value["products"]])
 
-    def products(self, keys: Collection[ProductKey]) -> Script[Histories]:
-        """What is known of each of *keys*; nothing at all is an empty history."""
+    def products(self, keys: Collection[ProductKey], *, traces: bool = True, lines: bool = True) -> Script[Histories]:
+        """What is known of each of *keys*, or its *traces* or *lines* alone; nothing at all is an empty history."""
         found: dict[ProductKey, Known] = {}
         strangers: dict[int, Stored] = {}
         for some in _portioned(sorted(set(keys)), KEYS_A_REQUEST):
-            body = _json({"products": [key_to_json(key) for key in some]})
+            body = _json({"products": [key_to_json(key) for key in some], "traces": traces, "lines": lines})
             answered = yield from self._post("products", body, _histories)
             found |= answered.products
             strangers |= {stored.position: stored for stored in answered.strangers}
