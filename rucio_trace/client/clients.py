@@ -6,6 +6,7 @@ import asyncio
 import re
 import ssl
 import time
+from abc import ABC, abstractmethod
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -42,7 +43,7 @@ _COMPRESSION: Final = 1  # of 0 to 3: 400 MB/s, and the certificates that every 
 T = TypeVar("T")
 
 
-class _Base:
+class _Base(ABC):
     """What both clients are made from."""
 
     def __init__(
@@ -56,7 +57,8 @@ class _Base:
     ) -> None:
         """For the service at *url*; *token* is sent with every question, and shown nowhere.
 
-        What is busy or away is asked again for up to *patience* seconds. With *spool*, a folder, what `register` could
+        What is busy or away is asked again for up to *patience* seconds; after that once for each question, until it
+        answers one. With *spool*, a folder, what `register` could
         not deliver is kept there and delivered before anything else the next time. *tls* is for authorities that the
         system does not know; by default they are the system's, or those of SSL_CERT_FILE.
 
@@ -72,11 +74,11 @@ class _Base:
             if not _TOKEN.fullmatch(token):  # which a library would tell, token and all
                 raise BadToken(self.url)
             headers["Authorization"] = f"Bearer {token}"
-        self._options: dict[str, Any] = {
-            "headers": headers,
-            "verify": tls or ssl.create_default_context(),
-            "follow_redirects": False,  # a token is for this service alone
-        }
+        # No redirection is followed: a token is for this service alone.
+        self._connect(headers=headers, verify=tls or ssl.create_default_context(), follow_redirects=False)
+
+    @abstractmethod
+    def _connect(self, **options: Any) -> None: ...
 
     @property
     def spool(self) -> Spool | None:
@@ -110,9 +112,8 @@ class Client(_Base):
     is wanted; Unreadable and NotTaken with the reason that the service gives; BadAnswer. All are `TraceabilityError`.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._http = httpx.Client(**self._options)
+    def _connect(self, **options: Any) -> None:
+        self._http = httpx.Client(**options)
 
     def close(self) -> None:
         self._http.close()
@@ -249,9 +250,8 @@ class AsyncClient(_Base):
     Only the spool, if there is one, is written without giving way.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._http = httpx.AsyncClient(**self._options)
+    def _connect(self, **options: Any) -> None:
+        self._http = httpx.AsyncClient(**options)
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Event
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from rucio_trace.client.asking import Answer, Request, Script, ask, check, is_problem, read
-from rucio_trace.client.errors import TooLarge
+from rucio_trace.client.errors import ServiceUnavailable, TooLarge
 from rucio_trace.client.records import (
     item_to_json,
     key_of,
@@ -101,6 +102,8 @@ class Talk:
 
     url: str
     patience: float
+    away: Event = field(default_factory=Event, compare=False)
+    """Patience has ended once: nobody who asks a thousand questions waits for each of them."""
 
     # ------------------------------------------------------------------------------ writing
 
@@ -199,7 +202,13 @@ class Talk:
     # ------------------------------------------------------------------------------ one question
 
     def _ask(self, request: Request) -> Script[Answer]:
-        return ask(request, self.url, self.patience)
+        try:
+            answer = yield from ask(request, self.url, 0.0 if self.away.is_set() else self.patience)
+        except ServiceUnavailable:
+            self.away.set()
+            raise
+        self.away.clear()
+        return answer
 
     def get(
         self, path: str, query: Sequence[tuple[str, str]], parse: Callable[[Any], T], silent: float = 0.0

@@ -146,23 +146,24 @@ def test_a_token_in_the_settings_is_for_the_service_there(site: Site) -> None:
     assert "token" in site.run("--service", other, "import", site.folder / "two.json", code=2).stderr
 
 
+@pytest.fixture(scope="module")
+def life(site: Site) -> list[str]:
+    file = site.folder / NAME
+    file.write_bytes(b"0123456789")
+    bytes_ = {"hash": digest_file(file, ["BLAKE3"]).hashes["BLAKE3"], "hash_algorithm": "BLAKE3"}
+    create = samples.trace(Event.CREATE, KEY, **bytes_, inputs=(Input("raw.dat", samples.digest("raw")),))
+    copy = samples.trace(Event.COPY, KEY, **bytes_, rse="RSE-B", source=Source("RSE-A", create.id))
+    lines = [replace(samples.line(KEY), digest=f"BLAKE3:{bytes_['hash']}")]
+    batch = samples.batch(lines)
+    assert set(site.take(create, copy)) == {"stored"}
+    with site.service.client() as client:
+        (answer,) = client.register([batch], lists={batch.id: samples.write_lines(lines)})
+    assert answer.outcome == "stored"
+    return [create.id, copy.id, batch.id]
+
+
 class TestAProduct:
     """Its life, by every command that shows it."""
-
-    @pytest.fixture(scope="class")
-    def life(self, site: Site) -> list[str]:
-        file = site.folder / NAME
-        file.write_bytes(b"0123456789")
-        bytes_ = {"hash": digest_file(file, ["BLAKE3"]).hashes["BLAKE3"], "hash_algorithm": "BLAKE3"}
-        create = samples.trace(Event.CREATE, KEY, **bytes_, inputs=(Input("raw.dat", samples.digest("raw")),))
-        copy = samples.trace(Event.COPY, KEY, **bytes_, rse="RSE-B", source=Source("RSE-A", create.id))
-        lines = [replace(samples.line(KEY), digest=f"BLAKE3:{bytes_['hash']}")]
-        batch = samples.batch(lines)
-        assert set(site.take(create, copy)) == {"stored"}
-        with site.service.client() as client:
-            (answer,) = client.register([batch], lists={batch.id: samples.write_lines(lines)})
-        assert answer.outcome == "stored"
-        return [create.id, copy.id, batch.id]
 
     def test_history(self, site: Site, life: list[str]) -> None:
         found = site.told("history", KEY.did, "--json")
