@@ -1,4 +1,4 @@
-"""Signed traces to measure with: those of the tests."""
+"""Signed traces to measure with, and a service to send them to: those of the tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from integration.service_kit import Running, serving
 from samples import authority, batch, digest, line, product, signer, statement, trace
 from unit.authority import signed_raw
 
@@ -21,7 +22,18 @@ if TYPE_CHECKING:
     from rucio_trace.envelope import Trace
     from rucio_trace.statement import ProductKey
 
-__all__ = ["batch_of", "creations", "digest", "product", "signed_raw", "signer", "statement", "trust"]
+__all__ = [
+    "Running",
+    "batch_of",
+    "creations",
+    "digest",
+    "product",
+    "serving",
+    "signed_raw",
+    "signer",
+    "statement",
+    "trust",
+]
 
 
 def creations(first: int, count: int, contents: int = 15) -> list[Trace]:

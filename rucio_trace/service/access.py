@@ -59,7 +59,7 @@ class Access:
         scheme, _, token = authorization.partition(" ")
         principal = self._find(token.strip()) if scheme.lower() == "bearer" else None
         if principal is None:
-            raise Unauthenticated("a known bearer token")
+            raise Unauthenticated("a known bearer token", "another")
         return principal
 
     def hidden_from(self, principal: Principal) -> frozenset[str]:

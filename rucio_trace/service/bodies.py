@@ -7,24 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import zstandard
+from anyio import CapacityLimiter, to_thread
 
 from rucio_trace.service.problems import BadRequest, Busy, TooLarge, TooSlow, UnknownEncoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fastapi import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from rucio_trace.config import Service as ServiceSettings
 
-__all__ = ["Bounded", "read_body", "unpacked"]
+__all__ = ["BODIES_HELD", "Bounded", "parsed", "read_body", "unpacked"]
 
-BODIES_HELD = 4
-"""So many of the largest bodies may be in memory at once; more is answered with 429."""
+_T = TypeVar("_T")
+
+BODIES_HELD = 8
+"""So many of the largest bodies, as they came or unpacked, may be in memory at once; more is answered with 429."""
+
+_PARSERS = CapacityLimiter(2)  # work of the interpreter: more threads would only take turns
+_HOLD = "rucio_trace.hold"
 
 _PIECE = 256 * 1024
 _ZSTD_INPUT = 256  # bytes: the tightest four of zstd become 128 KiB, so one step makes at most 8 MiB
@@ -35,51 +41,95 @@ class Bounded:
     """ASGI middleware: a body that is too large, too slow or one too many ends in a problem where it is read."""
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
-        self._app, self._settings = app, settings
-        self._held = 0
+        self._app, self.settings = app, settings
+        self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most, deadline, length, ended = self._settings.max_body_bytes, None, 0, False
-
-        async def bounded() -> Message:
-            nonlocal deadline, length, ended
-            if ended:  # what waits now waits for the client to go away
-                return await receive()
-            if _declared(scope) > most:
-                raise TooLarge("body", expected=f"at most {most} bytes", found=str(_declared(scope)))
-            now = asyncio.get_running_loop().time()
-            deadline = deadline or now + self._settings.max_body_seconds
-            try:
-                async with asyncio.timeout_at(min(deadline, now + self._settings.max_silence_seconds)):
-                    message = await receive()
-            except TimeoutError:
-                raise TooSlow("body", expected=self._patience(), found=f"{length} bytes by then") from None
-            size = len(message.get("body", b""))
-            length += size
-            self._held += size
-            ended = not message.get("more_body", False)
-            if length > most:
-                raise TooLarge("body", expected=f"at most {most} bytes", found="more")
-            if self._held > BODIES_HELD * most:
-                raise Busy("bodies", expected=f"at most {BODIES_HELD * most} bytes at once", found="more")
-            return message
-
+        body = _Body(self, receive, _declared(scope))
+        scope[_HOLD] = body.hold  # in place: what the router notes there is read outside
         try:
-            await self._app(scope, bounded, send)
+            await self._app(scope, body.receive, send)
         finally:
-            self._held -= length
+            self.held -= body.held
 
-    def _patience(self) -> str:
-        settings = self._settings
-        return f"some of it within {settings.max_silence_seconds} s, all within {settings.max_body_seconds} s"
+
+class _Body:
+    """One request's, while it comes and until it is answered. Belongs to the event loop."""
+
+    def __init__(self, bounds: Bounded, receive: Receive, declared: int) -> None:
+        self._bounds, self._receive, self._declared = bounds, receive, declared
+        self._deadline: float | None = None
+        self._length, self._ended = 0, False
+        self.held = 0
+
+    async def receive(self) -> Message:
+        if self._ended:  # what waits now waits for the client to go away
+            return await self._receive()
+        settings = self._bounds.settings
+        self._limit(self._declared)
+        now = asyncio.get_running_loop().time()
+        self._deadline = self._deadline or now + settings.max_body_seconds
+        try:
+            async with asyncio.timeout_at(min(self._deadline, now + settings.max_silence_seconds)):
+                message = await self._receive()
+        except TimeoutError:
+            patience = f"some of it within {settings.max_silence_seconds} s, all within {settings.max_body_seconds} s"
+            raise TooSlow("body", expected=patience, found=f"{self._length} bytes by then") from None
+        self._length += len(message.get("body", b""))
+        self._ended = not message.get("more_body", False)
+        self._limit(self._length)
+        self.hold(len(message.get("body", b"")))
+        return message
+
+    def hold(self, size: int) -> None:
+        """Note that so much more is in memory, until the request is answered."""
+        most = BODIES_HELD * self._bounds.settings.max_body_bytes
+        if self._bounds.held + size > most:
+            raise Busy("bodies", expected=f"at most {most} bytes at once", found="more")
+        self._bounds.held += size
+        self.held += size
+
+    def _limit(self, length: int) -> None:
+        most = self._bounds.settings.max_body_bytes
+        if length > most:
+            raise TooLarge("body", expected=f"at most {most} bytes", found=str(length))
 
 
 def _declared(scope: Scope) -> int:
     """The length in the header; the server has refused what is no number."""
     return max((int(value) for name, value in scope["headers"] if name == b"content-length"), default=0)
+
+
+async def parsed(request: Request, parse: Callable[[Iterator[bytes]], _T]) -> _T:
+    """What *parse* makes of the body's pieces, unpacked. It runs in a thread: others are answered meanwhile.
+
+    Raises:
+        Problem: a bound, an unknown encoding, or what *parse* raises.
+    """
+    body = await read_body(request)
+    most = request.app.state.service.settings.max_body_bytes
+    pieces = _Counted(unpacked(body, request.headers.get("content-encoding"), most))
+    value = await to_thread.run_sync(parse, pieces, limiter=_PARSERS)
+    request.scope[_HOLD](pieces.length)
+    return value
+
+
+class _Counted:
+    """Pieces, and how long they were together."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self.length = pieces, 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        piece = next(self._pieces)
+        self.length += len(piece)
+        return piece
 
 
 async def read_body(request: Request) -> bytes:

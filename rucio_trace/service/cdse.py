@@ -4,7 +4,7 @@ Traces come out in that service's form: its four events alone, and null for what
 which that client tolerates.
 """
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ from rucio_trace.faults import DifferentSize
 from rucio_trace.identity import Trust
 from rucio_trace.matching import COPERNICUS_ALGORITHMS
 from rucio_trace.service.access import Open, Reads, Registers
-from rucio_trace.service.bodies import read_body, unpacked
+from rucio_trace.service.bodies import parsed
 from rucio_trace.service.intake import Item, trusted
 from rucio_trace.service.problems import Forbidden, NotFound, Unauthenticated, described, faults_of
 from rucio_trace.statement import format_time
@@ -210,7 +210,7 @@ async def put_traces(request: Request, principal: Registers) -> TraceRegistratio
     """Register 1 to 50 traces of one event, each hash once."""
     state = request.app.state
     trusted(state.service)
-    items = _items(await read_body(request), request.headers.get("content-encoding"), state)
+    items = await parsed(request, _items)
     answers = await state.intake.register(items, principal.provider)
     state.metrics.registered(answers)
     told = [_registration(each) for each in answers]
@@ -218,10 +218,10 @@ async def put_traces(request: Request, principal: Registers) -> TraceRegistratio
     return TraceRegistrations(success=good, error=len(told) - good, traces=told)
 
 
-def _items(body: bytes, encoding: str | None, state: Any) -> list[Item]:
-    text = b"".join(unpacked(body, encoding, state.service.settings.max_body_bytes))
+def _items(pieces: Iterator[bytes]) -> list[Item]:
+    text = b"".join(pieces)
     try:
-        value = strictjson.read(text, "traces", max_bytes=state.service.settings.max_body_bytes)
+        value = strictjson.read(text, "traces", max_bytes=len(text))  # which is bounded already
     except Malformed as error:
         raise _invalid("json_invalid", str(error)) from None
     try:

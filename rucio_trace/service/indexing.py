@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Indexing"]
 
-_TRACES_AT_ONCE: Final = 2_000  # half a second of one core and of the database
 _IDLE_SECONDS: Final = 1.0
 _AWAY_SECONDS: Final = 5.0  # until a database that did not answer is asked again
 _PREPARE_SECONDS: Final = 3_600
@@ -45,7 +44,7 @@ class Indexing:
                 if time.monotonic() >= prepare_at:
                     self._store.prepare()
                     prepare_at = time.monotonic() + _PREPARE_SECONDS
-                pause = 0.0 if self._store.index(_TRACES_AT_ONCE) == _TRACES_AT_ONCE else _IDLE_SECONDS
+                pause = 0.0 if self._store.index() else _IDLE_SECONDS
             except StorageError as error:
                 LOG.warning("index-waits %s", error)
                 pause = _AWAY_SECONDS

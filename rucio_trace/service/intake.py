@@ -1,7 +1,7 @@
 """Registration: bounded, and in groups, so that many small requests cost as few commits as one large one.
 
-A request's traces are queued all or none, in slices; a few threads each take the slices that wait and register them
-at once. Nobody is answered before the traces are durable, and what was queued is finished before the service ends.
+A request's traces are queued all or none, in slices; a thread takes the slices that wait and registers them at once.
+Nobody is answered before the traces are durable, and what was queued is finished before the service ends.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     _Register = Callable[[Sequence["Item"], str | None], list[Registration]]
 
-__all__ = ["GROUP_TRACES", "Intake", "Item", "registering", "trusted"]
+__all__ = ["GROUP_TRACES", "THREADS", "Intake", "Item", "registering", "trusted"]
 
 GROUP_TRACES = 1_000
 """A transaction of so many takes well below a second, which is what a small request behind it waits."""
 
-_THREADS = 2  # one checks signatures while the other holds the store's lock: more would only wait for it
+THREADS = 1  # several would share what waits into small groups, each with a commit, and take turns at the store's lock
 
 LOG = logging.getLogger("rucio-trace.service")
 
@@ -112,7 +112,7 @@ class Intake:
                 raise Busy("traces that wait", expected=f"at most {self._most}", found=f"{self._held} already")
             self._held += len(items)
             self._waiting.extend(slices)
-            while len(self._threads) < _THREADS:
+            while len(self._threads) < THREADS:
                 self._threads.append(threading.Thread(target=self._work, name="intake"))
                 self._threads[-1].start()
             self._changed.notify(len(slices))

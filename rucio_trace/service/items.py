@@ -50,7 +50,7 @@ def read_items(pieces: Iterator[bytes], *, is_json: bool, scope: str | None) -> 
     elif is_json:
         texts = [b"".join(chain([start], pieces))] if start else []
     else:
-        texts = (line for line in io.BytesIO(b"".join(chain([start], pieces))) if line.strip(_SPACE))
+        texts = filter(None, (line.strip(_SPACE) for line in io.BytesIO(b"".join(chain([start], pieces)))))
     items: list[Item] = []
     for text in texts:
         if len(items) == MAX_ITEMS:

@@ -56,8 +56,8 @@ class BadRequest(Problem):
 class Unauthenticated(Problem):
     status, title = 401, "who are you?"
 
-    def __init__(self, expected: str) -> None:
-        super().__init__("Authorization", expected=expected, found="none")
+    def __init__(self, expected: str, found: str = "none") -> None:
+        super().__init__("Authorization", expected=expected, found=found)
 
     def headers(self) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}

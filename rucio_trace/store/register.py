@@ -21,7 +21,7 @@ from rucio_trace.store.bulk import insert_rows
 from rucio_trace.store.counts import add_counts
 from rucio_trace.store.cycles import Ancestry
 from rucio_trace.store.errors import CorruptRow
-from rucio_trace.store.index import to_findable
+from rucio_trace.store.index import Findable
 from rucio_trace.store.lists import SignedList, insert_lists, needs_list, to_list
 from rucio_trace.store.read import KEYS_A_QUERY, among, batches
 from rucio_trace.store.records import Outcome, Registration
@@ -190,7 +190,7 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime, rules:
     insert_rows(connection, traces, rows)
     add_counts(connection, rows)
     findable = {
-        position: to_findable(
+        position: Findable(
             entry.columns["name"], entry.contents if sets[entry.digest_set] == position else (), entry.words
         )
         for position, entry in new.items()

@@ -13,7 +13,7 @@ from sqlalchemy import column, inspect, select, table
 from rucio_trace.store import partitions
 from rucio_trace.store.database import WAIT_SECONDS
 from rucio_trace.store.errors import NewerStore, StoreUnavailable, UnpreparedStore
-from rucio_trace.store.index import index
+from rucio_trace.store.index import catch_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,6 @@ VERSION_TABLE: Final = "trace_store_version"
 OLDER: Final = frozenset({"0001", "0002", "0003", "0004"})
 NEWEST: Final = "0005"
 
-_INDEXED_AT_ONCE: Final = 5_000
-
 _MIGRATION_LOCK: Final = 0x72756369_74726163  # "rucitrac": any number that nobody else in the database uses
 
 
@@ -43,19 +41,20 @@ def migrate(database: Database) -> None:
             are done already when it is called again.
     """
     database.create_file()
+    later = database.kind == "postgresql"  # there a service indexes what registrations leave
     with database.reading() as connection:
         newest = _is_newest(connection, database)
-        if newest and (database.kind != "postgresql" or partitions.suffice(connection)):
-            return
-    if database.kind == "postgresql" and not newest:
-        partitions.prepare(database)
-    with database.writing() as connection, _alone(connection, database):
-        if not _is_newest(connection, database):
-            _upgrade(connection)
-        if database.kind == "postgresql":
-            partitions.ensure(connection)
-    while not newest and index(database, _INDEXED_AT_ONCE) == _INDEXED_AT_ONCE:
-        pass  # what the migration left for later
+        ready = newest and (not later or partitions.suffice(connection))
+    if not ready:
+        if later and not newest:
+            partitions.prepare(database)
+        with database.writing() as connection, _alone(connection, database):
+            if not _is_newest(connection, database):
+                _upgrade(connection)
+            if later:
+                partitions.ensure(connection)
+    if not (newest and later):
+        catch_up(database)  # with what a migration left for later, now or when it was cut off
 
 
 @contextmanager

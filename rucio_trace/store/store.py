@@ -118,13 +118,14 @@ class Store(TraceStore):
     def prepare(self) -> None:
         """Make room for traces to come: see `partitions`. Cheap when there is."""
         schema.migrate(self._database)
+        index.read_words(self._database)
 
-    def index(self, most: int = 1_000) -> int:
-        """Let the members of archives be found that `register` left for later: of the oldest traces, at most so many.
+    def index(self) -> bool:
+        """Let some of the oldest traces be found by what `register` left for later; whether there may be more.
 
-        Returns of how many; fewer than *most* when none is left. Several processes may do it at once.
+        Several processes may do it at once.
         """
-        return index.index(self._database, most)
+        return index.index(self._database)
 
     def index_lag(self) -> timedelta:
         """For how long the oldest trace has been waiting for `index`; none if no trace is."""

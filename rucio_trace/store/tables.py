@@ -129,7 +129,7 @@ unindexed = Table(
     "trace_unindexed",
     metadata,
     Column("position", BigInteger, primary_key=True, autoincrement=False),
-    Column("prefixes", long_binary(), nullable=False),
+    Column("prefixes", long_text(), nullable=False),  # numbers, apart by spaces
     Column("words", long_text()),  # none yet of a trace that was there before the index
     **OPTIONS,
 )

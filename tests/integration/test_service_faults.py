@@ -77,7 +77,7 @@ class Load:
     def goes_on(self, more: int = 20) -> None:
         """Wait for new acknowledgements."""
         before = len(self.acknowledged)
-        wait_until(lambda: len(self.acknowledged) >= before + more, "acknowledged traces", seconds=60)
+        wait_until(lambda: len(self.acknowledged) >= before + more, "acknowledged traces", seconds=120)
 
 
 def check_everything_is_there_once(url: str, load: Load) -> None:

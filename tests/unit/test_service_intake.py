@@ -10,7 +10,7 @@ import pytest
 from rucio_trace_sandbox.processes import wait_until
 
 from rucio_trace.envelope import Trace
-from rucio_trace.service.intake import GROUP_TRACES, Intake, Item
+from rucio_trace.service.intake import GROUP_TRACES, THREADS, Intake, Item
 from rucio_trace.service.problems import Busy, TooLarge, Unavailable
 from rucio_trace.statement import Event, Statement
 from rucio_trace.store import Outcome, Registration
@@ -59,8 +59,8 @@ def intake(gate: Gate) -> Iterator[Intake]:
 
 
 async def occupied(intake: Intake, gate: Gate) -> list[asyncio.Task[list[Registration]]]:
-    """Both threads have something to do."""
-    tasks = [asyncio.create_task(intake.register([item(1_000_000 + n)], f"P{n}")) for n in range(2)]
+    """Every thread has something to do."""
+    tasks = [asyncio.create_task(intake.register([item(1_000_000 + n)], f"P{n}")) for n in range(THREADS)]
     for _ in tasks:
         await asyncio.to_thread(gate.entered.acquire)
     return tasks
@@ -77,7 +77,7 @@ def test_what_waits_is_registered_at_once_and_each_gets_its_own_answers(intake: 
 
     answers = asyncio.run(main())
     assert [[each.id for each in some] for some in answers] == [[f"id-{2 * n}", f"id-{2 * n + 1}"] for n in range(100)]
-    assert len(gate.groups) == 3
+    assert len(gate.groups) == THREADS + 1
     assert intake.held == 0
 
 
@@ -121,7 +121,7 @@ def test_beyond_the_bound_nothing_of_a_request_is_queued(gate: Gate) -> None:
 
     async def main() -> None:
         first = await occupied(intake, gate)
-        waiting = asyncio.create_task(intake.register([item(n) for n in range(8)], "P"))
+        waiting = asyncio.create_task(intake.register([item(n) for n in range(10 - THREADS)], "P"))
         await asyncio.sleep(0)
         assert intake.held == 10
         with pytest.raises(Busy):

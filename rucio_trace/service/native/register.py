@@ -1,16 +1,16 @@
 """`POST /traces` and `GET /traces/{id}`: traces go in, and come out as they were signed."""
 
 from collections import Counter
+from functools import partial
 from typing import Annotated, Any
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from rucio_trace.service.access import Reads, Registers
-from rucio_trace.service.bodies import read_body, unpacked
-from rucio_trace.service.intake import Item, trusted
+from rucio_trace.service.bodies import parsed
+from rucio_trace.service.intake import trusted
 from rucio_trace.service.items import MAX_ITEMS, read_items
 from rucio_trace.service.native.examples import ITEM, TRACE
 from rucio_trace.service.native.models import Fault, Record
@@ -21,8 +21,6 @@ from rucio_trace.store import Outcome
 __all__ = ["router"]
 
 router = APIRouter(prefix="/api/v2", tags=["traces"])
-
-_PARSERS = CapacityLimiter(2)  # work of the interpreter: more threads would only take turns
 
 
 class Answer(BaseModel):
@@ -81,19 +79,12 @@ async def register(
     """
     state = request.app.state
     trusted(state.service)
-    body = await read_body(request)
-    items = await to_thread.run_sync(_items, request, body, scope, limiter=_PARSERS)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    items = await parsed(request, partial(read_items, is_json=kind == "application/json", scope=scope))
     answers = await state.intake.register(items, principal.provider)
     state.metrics.registered(answers)
     counts = Counter(each.outcome for each in answers)
     return JSONResponse({**{str(o): counts[o] for o in Outcome}, "results": [answer(each) for each in answers]})
-
-
-def _items(request: Request, body: bytes, scope: str | None) -> list[Item]:
-    most = request.app.state.service.settings.max_body_bytes
-    pieces = unpacked(body, request.headers.get("content-encoding"), most)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return read_items(pieces, is_json=kind == "application/json", scope=scope)
 
 
 @router.get("/traces/{trace_id}", response_model=Record, responses=described(401, 404, 503))

@@ -5,7 +5,7 @@ from alembic import op
 
 from rucio_trace.store.migrations.steps import add_column, create_index, create_table, hold_registrations
 from rucio_trace.store.partitions import convert
-from rucio_trace.store.types import Words, indexed_text, long_binary, long_text
+from rucio_trace.store.types import Words, indexed_text, long_text
 
 revision = "0005"
 down_revision = "0004"
@@ -92,7 +92,7 @@ def _create_contents() -> None:
     create_table(
         "trace_unindexed",
         sa.Column("position", sa.BigInteger, autoincrement=False, nullable=False),
-        sa.Column("prefixes", long_binary(), nullable=False),
+        sa.Column("prefixes", long_text(), nullable=False),
         sa.Column("words", long_text()),
         sa.PrimaryKeyConstraint("position", name="pk_trace_unindexed"),
     )
@@ -104,6 +104,6 @@ def _leave_words_for_later() -> None:
     connection.execute(sa.delete(_unindexed))
     first = sa.select(sa.func.min(_traces.c.position)).group_by(_traces.c.name)
     with_attributes = _traces.c.message.like('%"attributes"%')
-    wanted = sa.select(_traces.c.position, sa.literal(b"", sa.LargeBinary))
+    wanted = sa.select(_traces.c.position, sa.literal(""))
     wanted = wanted.where(_traces.c.position.in_(first) | with_attributes)
     connection.execute(_unindexed.insert().from_select(["position", "prefixes"], wanted))
