@@ -409,3 +409,31 @@ def test_statistics_of_an_older_store_are_counted_when_it_is_migrated(store_url:
         assert isinstance(service.store, Store)
         (later,) = add(service.store, trace(Event.COPY, product(1, NAME), after=timedelta(hours=2)))
         assert search(service, text="t33uvp") == [later.id, made[0].id]
+
+
+def test_a_word_is_found_by_an_index(service: Asked) -> None:
+    from sqlalchemy import select
+
+    from rucio_trace.store import Filters
+    from rucio_trace.store.tables import traces
+
+    key = product(7, NAME)
+    made = [trace(Event.COPY, key) for _ in range(3)]
+    service.store.register([*made, *(trace(Event.CREATE, product(n, "S2B_")) for n in range(1_000))], trust=None)
+    kind = service.store._database.kind
+    with service.store._database.writing() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    condition = Filters(text="t33uvp").condition(kind)
+    query = select(traces.c.position).where(condition).order_by(traces.c.position.desc()).limit(500)
+    with service.store._database.reading() as connection:
+        compiled = query.compile(connection, compile_kwargs={"render_postcompile": True})
+        named: Any = compiled.construct_params()
+        how, values = "EXPLAIN QUERY PLAN", tuple(named[name] for name in compiled.positiontup or ())
+        if kind == "postgresql":
+            how, values = "EXPLAIN", named
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # so few rows are read faster without an index
+        plan = "\n".join(str(tuple(row)) for row in connection.exec_driver_sql(f"{how} {compiled}", values))
+    assert "trace_words" in plan if kind == "sqlite" else "trace_texts_words" in plan, plan
+    assert "name_position" in plan, plan
+    assert "Seq Scan on traces" not in plan, plan
+    assert search(service, text="t33uvp") == [one.id for one in reversed(made)]

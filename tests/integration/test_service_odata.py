@@ -240,6 +240,8 @@ def test_refusals_are_odatas(service: Asked) -> None:
         {"$top": "1001"},
         {"$skip": "100001"},
         {"$orderby": "size"},
+        {"$orderby": ""},
+        {"$orderby": "name,"},
         {"$orderby": "name; DROP TABLE traces"},
         {"$count": "yes"},
         {"$format": "xml"},
