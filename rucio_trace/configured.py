@@ -104,7 +104,7 @@ def open_service(settings: Settings, spool: Path | None = None) -> ServiceStore:
     token = read_secret(settings.store.token_file)
     client = Client(
         settings.store.service,
-        token.decode("ascii", "replace") if token is not None else None,
+        token.decode("utf-8", "replace") if token is not None else None,
         patience=PATIENCE_SECONDS,
         spool=spool,
     )

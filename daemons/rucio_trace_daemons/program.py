@@ -76,6 +76,8 @@ class Program:
         from rucio.common.logging import setup_logging
 
         setup_logging(process_name=self.executable)
+        for talkative in ("httpx", "httpcore"):  # a line for every question to a service
+            logging.getLogger(talkative).setLevel(logging.WARNING)
         try:
             settings = Settings.load(arguments.config)
             if arguments.metrics_port is not None:

@@ -7,6 +7,7 @@ from rucio_trace.client.clients import AsyncClient, Client
 from rucio_trace.client.errors import (
     BadAnswer,
     BadServiceUrl,
+    BadToken,
     Denied,
     NoService,
     NotTaken,
@@ -22,6 +23,7 @@ __all__ = [
     "AsyncClient",
     "BadAnswer",
     "BadServiceUrl",
+    "BadToken",
     "Changes",
     "Client",
     "Denied",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
+from abc import ABC, abstractmethod
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -13,6 +15,7 @@ from isal import igzip
 
 from rucio_trace import __version__
 from rucio_trace.client.asking import MAX_ANSWER_BYTES, Answer, Pause, Request, Script, Unreached, check_url
+from rucio_trace.client.errors import BadToken
 from rucio_trace.client.spool import Spool, registering
 from rucio_trace.client.talk import Search, Talk
 
@@ -34,12 +37,13 @@ PATIENCE_SECONDS: Final = 60.0
 
 CONNECT_SECONDS: Final = 10.0
 MAX_SECONDS: Final = 600.0  # for one answer, however slowly it comes
+_TOKEN: Final = re.compile("[!-~]+")
 _COMPRESSION: Final = 1  # of 0 to 3: 400 MB/s, and the certificates that every trace repeats are gone
 
 T = TypeVar("T")
 
 
-class _Base:
+class _Base(ABC):
     """What both clients are made from."""
 
     def __init__(
@@ -53,24 +57,28 @@ class _Base:
     ) -> None:
         """For the service at *url*; *token* is sent with every question, and shown nowhere.
 
-        What is busy or away is asked again for up to *patience* seconds. With *spool*, a folder, what `register` could
+        What is busy or away is asked again for up to *patience* seconds; after that once for each question, until it
+        answers one. With *spool*, a folder, what `register` could
         not deliver is kept there and delivered before anything else the next time. *tls* is for authorities that the
         system does not know; by default they are the system's, or those of SSL_CERT_FILE.
 
         Raises:
             BadServiceUrl: no such URL, or a token would travel in the open.
+            BadToken: a header cannot hold it.
         """
         self.url: Final = check_url(url, secret=token is not None)
         self._talk = Talk(self.url, patience)
         self._spool = spool if isinstance(spool, Spool | None) else Spool(spool, self.url)
         headers = {"User-Agent": f"rucio-trace/{__version__}", "Accept-Encoding": "gzip"}
         if token is not None:
+            if not _TOKEN.fullmatch(token):  # which a library would tell, token and all
+                raise BadToken(self.url)
             headers["Authorization"] = f"Bearer {token}"
-        self._options: dict[str, Any] = {
-            "headers": headers,
-            "verify": tls or ssl.create_default_context(),
-            "follow_redirects": False,  # a token is for this service alone
-        }
+        # No redirection is followed: a token is for this service alone.
+        self._connect(headers=headers, verify=tls or ssl.create_default_context(), follow_redirects=False)
+
+    @abstractmethod
+    def _connect(self, **options: Any) -> None: ...
 
     @property
     def spool(self) -> Spool | None:
@@ -104,9 +112,8 @@ class Client(_Base):
     is wanted; Unreadable and NotTaken with the reason that the service gives; BadAnswer. All are `TraceabilityError`.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._http = httpx.Client(**self._options)
+    def _connect(self, **options: Any) -> None:
+        self._http = httpx.Client(**options)
 
     def close(self) -> None:
         self._http.close()
@@ -189,9 +196,9 @@ class Client(_Base):
         """All that is known of the products that bear or bore the name *did*, one for each generation."""
         return self.run(self._talk.history(did))
 
-    def products(self, keys: Collection[ProductKey]) -> Histories:
+    def products(self, keys: Collection[ProductKey], *, traces: bool = True, lines: bool = True) -> Histories:
         """The traces and lines of each of *keys*, and what was said of files in no Rucio that may have joined them."""
-        return self.run(self._talk.products(keys))
+        return self.run(self._talk.products(keys, traces=traces, lines=lines))
 
     def evidence(
         self,
@@ -243,9 +250,8 @@ class AsyncClient(_Base):
     Only the spool, if there is one, is written without giving way.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._http = httpx.AsyncClient(**self._options)
+    def _connect(self, **options: Any) -> None:
+        self._http = httpx.AsyncClient(**options)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -315,9 +321,9 @@ class AsyncClient(_Base):
         """See `Client.history`."""
         return await self.run(self._talk.history(did))
 
-    async def products(self, keys: Collection[ProductKey]) -> Histories:
+    async def products(self, keys: Collection[ProductKey], *, traces: bool = True, lines: bool = True) -> Histories:
         """See `Client.products`."""
-        return await self.run(self._talk.products(keys))
+        return await self.run(self._talk.products(keys, traces=traces, lines=lines))
 
     async def evidence(
         self,

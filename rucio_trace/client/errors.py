@@ -5,6 +5,7 @@ from rucio_trace.errors import ConfigurationError, Malformed, Refuted, StorageEr
 __all__ = [
     "BadAnswer",
     "BadServiceUrl",
+    "BadToken",
     "Denied",
     "NoService",
     "NotTaken",
@@ -20,6 +21,15 @@ class BadServiceUrl(ConfigurationError):
     def __init__(self, shown_url: str, found: str, hint: str = "") -> None:
         super().__init__(
             f"trace service {shown_url}", expected="https://host without a user or a query", found=found, hint=hint
+        )
+
+
+class BadToken(ConfigurationError):
+    """What should be a token is none; it is not shown."""
+
+    def __init__(self, shown_url: str) -> None:
+        super().__init__(
+            f"token for trace service {shown_url}", expected="printable ASCII without spaces", found="something else"
         )
 
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ServiceStore"]
 
-_PAGE = 1_000
-
 
 class ServiceStore(TraceStore):
     """See `TraceStore`. Closes its client."""
@@ -85,11 +83,11 @@ class ServiceStore(TraceStore):
         return found
 
     def product(self, keys: Collection[ProductKey], may_join: MayJoin = anybody) -> dict[ProductKey, list[Stored]]:
-        found = self._client.products(keys)
+        found = self._client.products(keys, lines=False)
         return assemble({key: known.traces for key, known in found.products.items()}, found.strangers, may_join)
 
     def proven(self, keys: Collection[ProductKey]) -> dict[ProductKey, list[BatchLine]]:
-        known = self._client.products(keys).products
+        known = self._client.products(keys, traces=False).products
         return {key: list(of.lines) for key, of in known.items() if of.lines}
 
     def newest(self, dids: Collection[str]) -> dict[str, ProductKey | None]:
@@ -155,11 +153,11 @@ class ServiceStore(TraceStore):
 
     def by_digest(self, hexadecimal: str | Collection[str], *, limit: int | None = None) -> list[Stored]:
         wanted = {hexadecimal} if isinstance(hexadecimal, str) else set(hexadecimal)
-        found = self._client.find("digests", wanted, limit=limit)
+        found = self._client.find("digests", {text for text in wanted if _is_hex(text)}, limit=limit)
         return [s for s in found if wanted & {s.trace.statement.hash, *s.trace.statement.digests.values()}]
 
     def by_content(self, hexadecimal: str, *, limit: int | None = None) -> list[Stored]:
-        found = self._client.find("contents", [hexadecimal], limit=limit)
+        found = self._client.find("contents", [hexadecimal] if _is_hex(hexadecimal) else [], limit=limit)
         return [s for s in found if any(c.hash == hexadecimal for c in s.trace.statement.contents or ())]
 
     def search(self, *, name_prefix: str | None = None, limit: int = 100, **filters: Any) -> list[Stored]:
@@ -181,3 +179,8 @@ class ServiceStore(TraceStore):
 
     def lineage(self, digests: Collection[str], *, up: bool, depth: int | None = None) -> Lineage | None:
         return self._client.lineage(digests, up=up, depth=depth)
+
+
+def _is_hex(text: str) -> bool:
+    """What is no hexadecimal text is nobody's digest."""
+    return bool(text) and all(character in "0123456789abcdef" for character in text)

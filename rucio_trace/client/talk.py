@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Event
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from rucio_trace.client.asking import Answer, Request, Script, ask, check, is_problem, read
-from rucio_trace.client.errors import TooLarge
+from rucio_trace.client.errors import ServiceUnavailable, TooLarge
 from rucio_trace.client.records import (
     item_to_json,
     key_of,
@@ -101,6 +102,8 @@ class Talk:
 
     url: str
     patience: float
+    away: Event = field(default_factory=Event, compare=False)
+    """Patience has ended once: nobody who asks a thousand questions waits for each of them."""
 
     # ------------------------------------------------------------------------------ writing
 
@@ -140,12 +143,12 @@ class Talk:
     def history(self, did: str) -> Script[list[Known]]:
         return self.get("history", [("did", did)], lambda value: [_known(each) for each in value["products"]])
 
-    def products(self, keys: Collection[ProductKey]) -> Script[Histories]:
-        """What is known of each of *keys*; nothing at all is an empty history."""
+    def products(self, keys: Collection[ProductKey], *, traces: bool = True, lines: bool = True) -> Script[Histories]:
+        """What is known of each of *keys*, or its *traces* or *lines* alone; nothing at all is an empty history."""
         found: dict[ProductKey, Known] = {}
         strangers: dict[int, Stored] = {}
         for some in _portioned(sorted(set(keys)), KEYS_A_REQUEST):
-            body = _json({"products": [key_to_json(key) for key in some]})
+            body = _json({"products": [key_to_json(key) for key in some], "traces": traces, "lines": lines})
             answered = yield from self._post("products", body, _histories)
             found |= answered.products
             strangers |= {stored.position: stored for stored in answered.strangers}
@@ -199,7 +202,13 @@ class Talk:
     # ------------------------------------------------------------------------------ one question
 
     def _ask(self, request: Request) -> Script[Answer]:
-        return ask(request, self.url, self.patience)
+        try:
+            answer = yield from ask(request, self.url, 0.0 if self.away.is_set() else self.patience)
+        except ServiceUnavailable:
+            self.away.set()
+            raise
+        self.away.clear()
+        return answer
 
     def get(
         self, path: str, query: Sequence[tuple[str, str]], parse: Callable[[Any], T], silent: float = 0.0
@@ -267,8 +276,13 @@ def _query(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for key, value in parameters.items():
         given = value if isinstance(value, list | tuple) else [] if value is None else [value]
-        found += [(key, format_time(each) if isinstance(each, datetime) else str(each)) for each in given]
+        found += [(key, format_time(each) if isinstance(each, datetime) else _unicode(each)) for each in given]
     return found
+
+
+def _unicode(value: object) -> str:
+    """A file's name that is no UTF-8 is known by lone surrogates: no trace has it, and no URL can."""
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _searched(value: Any) -> tuple[list[Stored], str | None]:

@@ -24,15 +24,14 @@ __all__ = ["Service"]
 class Service:
     """`rucio-trace serve` on a store of its own: its port and its token stay the same when it is started again."""
 
-    def __init__(self, folder: Path, trust: str, store_url: str | None = None) -> None:
-        """*trust* is that section of its settings."""
+    def __init__(self, folder: Path, trust: str, store_url: str | None = None, **options: object) -> None:
+        """*trust* is that section of its settings; *options* are of `[service]`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port = folder, 0
         self.store_url = store_url or f"sqlite:///{folder}/traces.db"
         self.config = folder / "service.toml"
-        self.config.write_text(
-            f'[store]\nurl = "{self.store_url}"\n[trust]\n{trust}\n[service]\ntokens = "tokens.json"\n'
-        )
+        told = "\n".join(f'{key} = "{value}"' for key, value in {"tokens": "tokens.json", **options}.items())
+        self.config.write_text(f'[store]\nurl = "{self.store_url}"\n[trust]\n{trust}\n[service]\n{told}\n')
         tokens = TokenFile(folder / "tokens.json")
         self.token = tokens.create("recorder", "SITE-A", [Role.REGISTER, Role.READ], datetime.now(UTC))
         self.token_file = folder / "token"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ from rucio_trace.store import Outcome
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from rucio_trace_sandbox.tls import LoopbackTls
 
 
 @pytest.fixture(scope="module")
@@ -167,5 +170,22 @@ def test_what_waits_for_a_service_is_delivered_once_it_is_there(folder: Path) ->
         asyncio.run(keep())
         with service.store() as store:
             assert [s.id for s in store.since(0)] == [first.id, second.id, third.id]
+    finally:
+        service.close()
+
+
+def test_only_a_service_whose_certificate_is_vouched_for_gets_the_token(folder: Path, tls: LoopbackTls) -> None:
+    (folder / "ca.pem").write_bytes(samples.authority().pem)
+    service = Service(folder, 'anchors = ["ca.pem"]', certificate=tls.certificate, key=tls.key)
+    assert service.url.startswith("https://")
+    try:
+        with service.client(patience=60) as client:
+            begun = time.monotonic()
+            with pytest.raises(ServiceUnavailable, match="a certificate that is not trusted"):
+                client.register([samples.trace()])
+            assert time.monotonic() - begun < 10  # to try again would not help
+        with service.client(tls=ssl.create_default_context(cafile=tls.ca)) as client:
+            (answer,) = client.register([samples.trace()])
+            assert answer.outcome is Outcome.STORED
     finally:
         service.close()

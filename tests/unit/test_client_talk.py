@@ -17,6 +17,7 @@ from rucio_trace import faults
 from rucio_trace.client import (
     BadAnswer,
     BadServiceUrl,
+    BadToken,
     Client,
     Denied,
     NoService,
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
     from rucio_trace.store import Stored
 
 URL = "https://traces.example.org"
-TALK = Talk(URL, patience=0.5)
+
+
+def talk() -> Talk:
+    return Talk(URL, patience=0.5)
 
 
 def answered(value: Any = None, status: int = 200, **headers: str) -> Answer:
@@ -100,6 +104,12 @@ class TestWhomWeAsk:
         assert Client("http://localhost:8085/", "secret").url == "http://localhost:8085"
         assert check_url("http://traces.example.org", secret=False) == "http://traces.example.org"
 
+    @pytest.mark.parametrize("token", ["", "secret\n", "sec ret", "sécret", "secret\0"])
+    def test_what_no_header_holds_is_no_token(self, token: str) -> None:
+        with pytest.raises(BadToken) as caught:
+            Client(URL, token)
+        assert "secret" not in f"{caught.value} {caught.value!r}"
+
     def test_a_token_is_shown_nowhere(self) -> None:
         with Client(URL, "rt_secret") as client:
             assert repr(client) == f"Client({URL!r})"
@@ -109,7 +119,7 @@ class TestWhomWeAsk:
 class TestPatience:
     @pytest.mark.parametrize("failure", [Unreached("refused"), problem(503), problem(429), problem(502)])
     def test_what_may_pass_is_tried_again(self, failure: Answer | Unreached) -> None:
-        found, asked, pauses = run(TALK.one("x"), failure, answered(record(STORED)))
+        found, asked, pauses = run(talk().one("x"), failure, answered(record(STORED)))
         assert (found, len(asked)) == (STORED, 2)
         assert 0.1 < pauses[0] < 0.3
 
@@ -131,8 +141,17 @@ class TestPatience:
 
     def test_patience_ends(self) -> None:
         with pytest.raises(ServiceUnavailable, match="full") as caught:
-            run(TALK.one("x"), problem(429, "the queue is full", **{"retry-after": "5"}))
+            run(talk().one("x"), problem(429, "the queue is full", **{"retry-after": "5"}))
         assert isinstance(caught.value, StorageError)
+
+    def test_it_ends_once_and_not_for_every_question(self) -> None:
+        talk = Talk(URL, 1e6)
+        gone = Unreached("gone")
+        for answers in ([Unreached("gone", final=True)], [gone], [gone]):
+            with pytest.raises(ServiceUnavailable):
+                run(talk.one("x"), *answers)
+        run(talk.one("x"), answered(record(STORED)))
+        assert len(run(talk.one("x"), gone, gone, answered(record(STORED)))[1]) == 3  # there it was again
 
     def test_what_will_not_pass_is_not_tried_again(self) -> None:
         with pytest.raises(ServiceUnavailable, match="not trusted"):
@@ -155,22 +174,22 @@ class TestRefusals:
     )
     def test_each_names_the_reason_that_the_service_gives(self, answer: Answer, kind: type, family: type) -> None:
         with pytest.raises(kind) as caught:
-            run(TALK.history("s:n"), answer)
+            run(talk().history("s:n"), answer)
         assert isinstance(caught.value, family)
         assert URL in str(caught.value)
         assert "because" in str(caught.value) or kind is NoService
 
     def test_what_there_is_none_of_is_none(self) -> None:
-        for script in (TALK.one("x"), TALK.list_of("x"), TALK.lineage(["00"], None, up=True, depth=None)):
+        for script in (talk().one("x"), talk().list_of("x"), talk().lineage(["00"], None, up=True, depth=None)):
             assert run(script, problem(404))[0] is None
 
     @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"id":1}', b'{"a":1,"a":2}', b"\xff", b"[" * 99999])
     def test_nonsense_is_no_answer(self, body: bytes) -> None:
         for script in (
-            TALK.one("x"),
-            TALK.history("s:n"),
-            TALK.products([samples.product()]),
-            TALK.query("ids", ["x"]),
+            talk().one("x"),
+            talk().history("s:n"),
+            talk().products([samples.product()]),
+            talk().query("ids", ["x"]),
         ):
             with pytest.raises(BadAnswer):
                 run(script, Answer(200, {}, body))
@@ -180,7 +199,7 @@ class TestRefusals:
         for key in ("id", "position", "registered_at", "trace"):
             if type(value) is not int or key != "position":  # any number is one
                 with pytest.raises(BadAnswer):
-                    run(TALK.one("x"), answered(record(STORED, **{key: value})))
+                    run(talk().one("x"), answered(record(STORED, **{key: value})))
 
 
 class TestTraces:
@@ -204,22 +223,22 @@ class TestTraces:
         told = record(STORED)
         alter(told["trace"])
         with pytest.raises(BadAnswer, match="position 7"):
-            run(TALK.one("x"), answered(told))
+            run(talk().one("x"), answered(told))
 
     def test_one_under_the_id_of_another_is_refused(self) -> None:
         with pytest.raises(BadAnswer, match="expected trace other"):
-            run(TALK.one("x"), answered(record(STORED, id="other")))
+            run(talk().one("x"), answered(record(STORED, id="other")))
 
     def test_one_of_another_product_is_none_of_this(self) -> None:
         key = samples.product(2)
         told = {"rucio": key.rucio, "vo": key.vo, "did": key.did, "generation": key.generation}
         products = [{"product": told, "traces": [record(STORED)], "lines": []}]
         with pytest.raises(BadAnswer, match=key.did):
-            run(TALK.products([key]), answered({"products": products, "strangers": []}))
+            run(talk().products([key]), answered({"products": products, "strangers": []}))
 
     def test_a_product_that_is_not_told_of_has_no_history(self) -> None:
         key = samples.product(2)
-        found, _, _ = run(TALK.products([key]), answered({"products": [], "strangers": []}))
+        found, _, _ = run(talk().products([key]), answered({"products": [], "strangers": []}))
         assert (list(found.products), found.products[key].traces) == ([key], ())
 
 
@@ -283,13 +302,13 @@ class TestRegistration:
             return answered({"results": results})
 
         some = [Item(i, b"{}") for i in "abc"]
-        found, asked, _ = run(TALK.register(some), problem(413), taken("a"), taken("b", "c"))
+        found, asked, _ = run(talk().register(some), problem(413), taken("a"), taken("b", "c"))
         assert [answer.id for answer in found] == ["a", "b", "c"]
         assert [request.body for request in asked] == [b"[{},{},{}]", b"[{}]", b"[{},{}]"]
 
     def test_answers_that_do_not_fit_their_traces_are_none(self) -> None:
         with pytest.raises(BadAnswer, match="results"):
-            run(TALK.register([Item("a", b"{}")]), answered({"results": []}))
+            run(talk().register([Item("a", b"{}")]), answered({"results": []}))
 
     def test_faults_keep_their_families(self) -> None:
         told = {"kind": "UnknownIssuer", "what": "w", "expected": "e", "found": "f", "trace": None}
@@ -300,7 +319,7 @@ class TestRegistration:
 
 class TestSearch:
     def test_it_goes_on_from_page_to_page(self) -> None:
-        search = Search(TALK, {"event": Event.COPY, "since": samples.START, "rse": None, "attribute": ["a:b", "c:d"]})
+        search = Search(talk(), {"event": Event.COPY, "since": samples.START, "rse": None, "attribute": ["a:b", "c:d"]})
         found, (request,), _ = run(search.page(), answered({"traces": [record(STORED)], "next": "on"}))
         assert found == [STORED]
         assert dict(request.query)["since"] == format_time(samples.START)
@@ -312,12 +331,12 @@ class TestSearch:
         assert search.ended
 
     def test_it_ends_when_there_is_enough(self) -> None:
-        search = Search(TALK, {}, left=1)
+        search = Search(talk(), {}, left=1)
         _, (request,), _ = run(search.page(), answered({"traces": [record(STORED)], "next": "on"}))
         assert dict(request.query)["limit"] == "1"
         assert search.ended
 
 
 def test_names_of_any_kind_are_part_of_one_path() -> None:
-    _, (request,), _ = run(TALK.one("../a b?#\udcff"), problem(404))
+    _, (request,), _ = run(talk().one("../a b?#\udcff"), problem(404))
     assert request.path == "/api/v2/traces/..%2Fa%20b%3F%23%ED%B3%BF"

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent.parent / "rucio_trace"
 PURE = tuple(
     """accounts asking batch certificates chains checking corrections dataset envelope errors faults fields history
     identity joining keys lineage matching merkle paths product_digest revocation statement status strictjson trace
-    unpacked verify words exchange/cdse exchange/incoming exchange/prov""".split()  # noqa: SIM905 - forty words read better so
+    unpacked verify words exchange/cdse exchange/incoming exchange/prov""".split()  # noqa: SIM905 - reads better so
 )
 ALLOWED = frozenset(
     """__future__ base64 binascii blake3 collections cryptography dataclasses datetime difflib enum functools hashlib

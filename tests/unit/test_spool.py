@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -160,6 +161,17 @@ def test_a_file_that_was_not_finished_is_not_delivered(spool: Spool) -> None:
     assert spool.count() == 1
     kept(spool, samples.trace())
     assert spool.count() == 2
+
+
+def test_many_may_keep_at_once(tmp_path: Path) -> None:
+    def keep(number: int) -> None:
+        Spool(tmp_path, URL).keep([b"%d" % number])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(keep, range(50)))
+    spool = Spool(tmp_path, URL)
+    assert sorted(int(path.read_bytes()) for path in spool.waiting()) == list(range(50))
+    assert [int(path.stem) for path in spool.waiting()] == list(range(1, 51))
 
 
 def test_one_process_delivers_at_a_time(spool: Spool) -> None:

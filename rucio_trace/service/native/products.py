@@ -22,6 +22,8 @@ router = APIRouter(prefix="/api/v2", tags=["products"], route_class=Packed)
 
 class Products(Question):
     products: Annotated[list[RucioProduct], Field(max_length=1_000)]
+    traces: Annotated[bool, Field(description="Without them there are lines alone.")] = True
+    lines: Annotated[bool, Field(description="Without them there are traces alone.")] = True
 
 
 class KnownProducts(BaseModel):
@@ -67,8 +69,8 @@ def history(
 def products(asked: Products, store: Reads) -> Response:
     """The traces and lines of each product, in the order they are asked for, and those that may have joined one."""
     keys = dict.fromkeys(product.key for product in asked.products)
-    own, strangers = store.histories(keys)
-    lines = store.proven(keys)
+    own, strangers = store.histories(keys) if asked.traces else ({}, [])
+    lines = store.proven(keys) if asked.lines else {}
     told = [known(key, own.get(key, ()), lines.get(key, ())) for key in keys]
     return json_response({"products": told, "strangers": records(strangers)})
 

@@ -16,6 +16,7 @@ from rucio_trace_sandbox.fts import FtsStandIn
 from rucio_trace_sandbox.home import RucioHome, claim_process
 from rucio_trace_sandbox.pki import SandboxAuthority
 from rucio_trace_sandbox.rest import Rest, gunicorn
+from rucio_trace_sandbox.traces import trace_service
 from rucio_trace_sandbox.xrootd import XRootD
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ url = {store}
 
 [trust]
 federation = {federation}
+
+[service]
+tokens = "tokens.json"
 """
 _RECORDER = """
 [recorder]
@@ -108,6 +112,8 @@ class Federation:
     place: Place
     rucio: EmbeddedRucio
     rest: Rest
+    traces: str
+    """The URL of the trace service."""
     fts: FtsStandIn
     xrootd: Mapping[str, XRootD]
     rses: Mapping[str, Rse]
@@ -150,11 +156,13 @@ class Federation:
             }
             fts = stack.enter_context(FtsStandIn.start())
             rest = stack.enter_context(gunicorn(home, place.logs / "rest", ports.get("rest")))
-            ports.put(rest=int(rest.url.rpartition(":")[2]), **{f"xrd-{site}": xrootd[site].port for site in SITES})
+            traces = stack.enter_context(trace_service(place.settings, place.logs / "traces", ports.get("traces")))
+            kept = {name: int(url.rpartition(":")[2]) for name, url in (("rest", rest.url), ("traces", traces))}
+            ports.put(**kept, **{f"xrd-{site}": xrootd[site].port for site in SITES})
             home.configure({"client": {"rucio_host": rest.url, "auth_host": rest.url}})
             rucio = EmbeddedRucio(home, place.rucio_url, place.folder, SCOPE)
             stack.callback(detach)
-            yield cls(place, rucio, rest, fts, xrootd, _rses(rucio, xrootd, fts))
+            yield cls(place, rucio, rest, traces, fts, xrootd, _rses(rucio, xrootd, fts))
 
 
 class _Ports:

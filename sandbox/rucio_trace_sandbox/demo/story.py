@@ -67,7 +67,8 @@ class Story:
         """Say what runs."""
         tell, federation = self.narrator.tell, self.federation
         tell(f"Rucio's REST server answers at {federation.rest.url}, its database is SQLite; policy package and")
-        tell("metadata plugin of rucio-trace are configured in rucio.cfg. XRootD servers, for this machine alone:")
+        tell("metadata plugin of rucio-trace are configured in rucio.cfg. A trace service answers at")
+        tell(f"{federation.traces}, for those who have no access to the store. XRootD servers, for this machine alone:")
         for site, server in federation.xrootd.items():
             tell(f"  XRD-{site} at {server.url}, POSIX-{site} in the folder posix-{site.lower()}")
         tell("Two sites, each with a recorder and a key, certified by a throw-away CA; federation/federation.toml says")
@@ -143,6 +144,11 @@ class Story:
         done = self._trace("verify", file)
         self.narrator.show(done.output + done.talk)
         self.narrator.hold("rucio-trace verify says GENUINE and exits 0", "GENUINE" in done.output)
+        self.narrator.tell("Somebody elsewhere, who has no access to the store, asks the trace service for evidence")
+        self.narrator.tell("and judges by the members whom the federation file names:")
+        done = self._trace("--service", self.federation.traces, "verify", file)
+        self.narrator.show(done.output + done.talk)
+        self.narrator.hold("the verdict through the trace service is GENUINE too", "GENUINE" in done.output)
         self.narrator.tell("Now one bit of one byte in the middle of the file:")
         flip(file)
         done = self._trace("verify", file, status=1)
