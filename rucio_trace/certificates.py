@@ -65,8 +65,7 @@ class Certificate:
 
         What was found good once is remembered: it stays so, whatever becomes of the certificate.
         """
-        digests = (hashlib.sha256(part).digest() for part in (self.der, signature, data))
-        question = hashlib.sha256(b"".join(digests)).digest()
+        question = hashlib.sha256(b"%s %d " % (self.fingerprint.encode(), len(signature)) + signature + data).digest()
         if question in _GOOD:
             return True
         if not self._fits(signature, data):

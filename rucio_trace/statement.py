@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from rucio_trace.errors import Malformed
@@ -255,6 +256,7 @@ def format_time(moment: datetime) -> str:
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 
 
+@lru_cache(maxsize=1_024)  # a trace's times are asked for again and again while it is judged and stored
 def parse_time(text: str) -> datetime:
     """The reverse of `format_time`, and of nothing else."""
     try:

@@ -53,6 +53,8 @@ def indexable(text: str) -> str:
 
     No statement holds a lone surrogate, which is how a name on disk that is no UTF-8 is known: it finds nothing.
     """
+    if len(text) <= INDEXED_CHARACTERS and text.isascii() and "\0" not in text:
+        return text
     cut = text.replace("\0", "\ufffd")[:INDEXED_CHARACTERS]
     return cut.encode("utf-8", "replace").decode()
 

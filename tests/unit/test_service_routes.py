@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -85,6 +87,14 @@ def test_every_operation_has_a_name_of_its_own_and_tells_what_it_does(app: FastA
     operations = [o for path in app.openapi()["paths"].values() for o in path.values()]
     assert len({o["operationId"] for o in operations}) == len(operations)
     assert all(o["description"] for o in operations)
+
+
+def test_every_reference_in_the_document_leads_somewhere(app: FastAPI) -> None:
+    """No two models of one name: the document would call both by their modules, and change with them."""
+    document = app.openapi()
+    names = set(document["components"]["schemas"])
+    assert not [name for name in names if "__" in name]
+    assert set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document))) <= names
 
 
 def test_a_bug_is_a_500_that_tells_nothing(app: FastAPI) -> None:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from rucio_trace.statement import ProductKey
 from rucio_trace.status import Status
 
-__all__ = ["Fault", "Histories", "History", "Known", "Line", "Product", "Question", "Record", "Records"]
+__all__ = ["Fault", "Histories", "History", "Known", "Line", "Question", "Record", "Records", "RucioProduct"]
 
 
 def _encodable(value: Any) -> Any:
@@ -48,7 +48,7 @@ class Records(BaseModel):
     traces: list[Record]
 
 
-class Product(Question):
+class RucioProduct(Question):
     """A product in Rucio: one generation of one DID of one instance."""
 
     rucio: Text
@@ -84,7 +84,7 @@ class Line(BaseModel):
 class Known(BaseModel):
     """A product's own traces, in the order of positions, and the lines of batches on its replicas."""
 
-    product: Product
+    product: RucioProduct
     traces: list[Record]
     lines: list[Line]
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from rucio_trace.service.access import Reads
 from rucio_trace.service.native.find import Digest
-from rucio_trace.service.native.models import Histories, Known, Product, Question, Record, Records, Text
+from rucio_trace.service.native.models import Histories, Known, Question, Record, Records, RucioProduct, Text
 from rucio_trace.service.native.packed import Packed, json_response
 from rucio_trace.service.native.records import known, record, records
 from rucio_trace.service.problems import NotFound, Problem, described
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/api/v2", tags=["products"], route_class=Packed)
 
 
 class Products(Question):
-    products: Annotated[list[Product], Field(max_length=1_000)]
+    products: Annotated[list[RucioProduct], Field(max_length=1_000)]
     traces: Annotated[bool, Field(description="Without them there are lines alone.")] = True
     lines: Annotated[bool, Field(description="Without them there are traces alone.")] = True
 

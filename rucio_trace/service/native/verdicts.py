@@ -19,7 +19,7 @@ from rucio_trace.identity import Trust
 from rucio_trace.service.access import Reads
 from rucio_trace.service.intake import trusted
 from rucio_trace.service.native.examples import TRACE
-from rucio_trace.service.native.models import Fault, Product, Text
+from rucio_trace.service.native.models import Fault, RucioProduct, Text
 from rucio_trace.service.native.models import Question as Body
 from rucio_trace.service.native.packed import Packed, json_response
 from rucio_trace.service.native.records import product
@@ -78,7 +78,7 @@ class Told(BaseModel):
 
     verdict: Verdict
     exit_code: int
-    product: Product | None
+    product: RucioProduct | None
     trace: Annotated[str | None, Field(description="The trace that says what the bytes are.")]
     time: Annotated[str, Field(description="Of judgement.")]
     time_source: str
