@@ -73,7 +73,7 @@ def _boolean(name: str, text: str) -> bool:
 
 
 def _order(text: str) -> tuple[str, bool]:
-    field, *direction = text.split()
+    field, *direction = text.split() or [""]
     if field not in COLUMNS or direction not in ([], ["asc"], ["desc"]):
         raise BadRequest("$orderby", expected=f"one of {', '.join(COLUMNS)}, perhaps with asc or desc", found=text)
     return field, direction == ["desc"]
