@@ -18,7 +18,7 @@ from rucio_trace.service import cdse, native, odata, probes, problems
 from rucio_trace.service.access import Open
 from rucio_trace.service.bodies import Bounded
 from rucio_trace.service.indexing import Indexing
-from rucio_trace.service.intake import Intake, registering
+from rucio_trace.service.intake import Intake, adding
 from rucio_trace.service.metrics import Counted, Metrics
 from rucio_trace.service.native.feed import Head
 
@@ -49,7 +49,7 @@ ROUTERS = (probes.router, *native.ROUTERS, odata.router, cdse.router)
 
 def create_app(service: Service) -> FastAPI:
     """The ASGI application of *service*; when it ends, what was accepted is finished."""
-    intake = Intake(registering(service), service.settings.max_waiting_traces)
+    intake = Intake(adding(service), service.settings.max_waiting_traces)
     indexing = Indexing(service.store)
 
     @asynccontextmanager

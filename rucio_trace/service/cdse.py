@@ -25,10 +25,10 @@ from rucio_trace.identity import Trust
 from rucio_trace.matching import COPERNICUS_ALGORITHMS
 from rucio_trace.service.access import Open, Reads, Registers
 from rucio_trace.service.bodies import parsed
-from rucio_trace.service.intake import Item, trusted
+from rucio_trace.service.intake import judging
 from rucio_trace.service.problems import Forbidden, NotFound, Unauthenticated, described, faults_of
 from rucio_trace.statement import format_time
-from rucio_trace.store import Outcome, Registration, Store, Stored
+from rucio_trace.store import Item, Outcome, Registration, Store, Stored
 from rucio_trace.store.errors import TooMuchEvidence
 from rucio_trace.verify import Candidate, Evidence, Judgement, Verdict, judge
 
@@ -209,9 +209,9 @@ def status(request: Request) -> ServerInfo:
 async def put_traces(request: Request, principal: Registers) -> TraceRegistrations:
     """Register 1 to 50 traces of one event, each hash once."""
     state = request.app.state
-    trusted(state.service)
-    items = await parsed(request, _items)
-    answers = await state.intake.register(items, principal.provider)
+    judge = judging(state.service)
+    judged = await parsed(request, lambda pieces: judge(_items(pieces)))
+    answers = await state.intake.register(judged, principal.provider)
     state.metrics.registered(answers)
     told = [_registration(each) for each in answers]
     good = sum(each.success for each in told)

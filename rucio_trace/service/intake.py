@@ -18,16 +18,16 @@ from rucio_trace.errors import TraceabilityError
 from rucio_trace.service.problems import Busy, TooLarge, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from rucio_trace.envelope import Trace
     from rucio_trace.identity import Trust
     from rucio_trace.service.app import Service
-    from rucio_trace.store import Registration
+    from rucio_trace.store import Item, Registration
+    from rucio_trace.store.register import Judged
 
-    _Register = Callable[[Sequence["Item"], str | None], list[Registration]]
+    _Add = Callable[[Sequence["Judged"], str | None], list[Registration]]
 
-__all__ = ["GROUP_TRACES", "THREADS", "Intake", "Item", "registering", "trusted"]
+__all__ = ["GROUP_TRACES", "THREADS", "Intake", "adding", "judging", "trusted"]
 
 GROUP_TRACES = 1_000
 """A transaction of so many takes well below a second, which is what a small request behind it waits."""
@@ -37,20 +37,11 @@ THREADS = 1  # several would share what waits into small groups, each with a com
 LOG = logging.getLogger("rucio-trace.service")
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A trace to register; of a batch with its *list*, of a file in no Rucio perhaps with the *scope* it is to join."""
-
-    trace: Trace
-    list: bytes | None = None
-    scope: str | None = None
-
-
 @dataclass(eq=False, slots=True)
 class _Slice:
     """A part of a request, and who waits for its answers."""
 
-    items: Sequence[Item]
+    items: Sequence[Judged]
     provider: str | None
     ids: set[str]
     future: Future[list[Registration]] = field(default_factory=Future)
@@ -59,9 +50,9 @@ class _Slice:
 class Intake:
     """What waits to be registered, and the threads that do it; they start when there is something to do."""
 
-    def __init__(self, register: _Register, most: int) -> None:
-        """*register* stores traces of one provider, whose ids differ or which came in one request."""
-        self._register, self._most = register, most
+    def __init__(self, add: _Add, most: int) -> None:
+        """*add* stores judged traces of one provider, whose ids differ or which came in one request."""
+        self._add, self._most = add, most
         self._waiting: deque[_Slice] = deque()
         self._held = 0
         self._changed = threading.Condition()
@@ -73,7 +64,7 @@ class Intake:
         """How many traces are not answered yet."""
         return self._held
 
-    async def register(self, items: Sequence[Item], provider: str | None) -> list[Registration]:
+    async def register(self, items: Sequence[Judged], provider: str | None) -> list[Registration]:
         """The answers to *items*, in their order, once all are durable.
 
         Raises:
@@ -100,7 +91,7 @@ class Intake:
         for thread in self._threads:
             thread.join()
 
-    def _queue(self, items: Sequence[Item], provider: str | None) -> list[_Slice]:
+    def _queue(self, items: Sequence[Judged], provider: str | None) -> list[_Slice]:
         if len(items) > self._most:
             raise TooLarge("traces", expected=f"at most {self._most}", found=str(len(items)))
         parts = [items[start : start + GROUP_TRACES] for start in range(0, len(items), GROUP_TRACES)]
@@ -145,7 +136,7 @@ class Intake:
     def _answer(self, group: list[_Slice]) -> None:
         items = [item for each in group for item in each.items]
         try:
-            answers = iter(self._register(items, group[0].provider))
+            answers = iter(self._add(items, group[0].provider))
         except Exception as error:  # whoever waits gets it; the thread serves others too
             if len(group) == 1 or isinstance(error, TraceabilityError):
                 for each in group:
@@ -173,18 +164,13 @@ def trusted(service: Service) -> Trust:
     return trust
 
 
-def registering(service: Service) -> _Register:
-    """How `Intake` registers traces in the store of *service*."""
+def judging(service: Service) -> Callable[[Iterable[Item]], list[Judged]]:
+    """How items are judged before they wait: one after another as they are parsed, while they are in the caches."""
+    trust = trusted(service)
+    return lambda items: service.store.judge(items, trust, allow_stale_crl=service.allow_stale_crl)
 
-    def register(items: Sequence[Item], provider: str | None) -> list[Registration]:
-        return service.store.register(
-            [item.trace for item in items],
-            trust=trusted(service),
-            allow_stale_crl=service.allow_stale_crl,
-            scopes={item.trace.id: item.scope for item in items if item.scope is not None},
-            lists={item.trace.id: item.list for item in items if item.list is not None},
-            provider=provider,
-            defer_index=service.store.indexes_later,
-        )
 
-    return register
+def adding(service: Service) -> _Add:
+    """How `Intake` stores what was judged."""
+    store = service.store
+    return lambda judged, provider: store.add(judged, provider=provider, defer_index=store.indexes_later)

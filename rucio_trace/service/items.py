@@ -16,8 +16,8 @@ from rucio_trace.batch import MAX_LIST_BYTES
 from rucio_trace.envelope import from_json, unreadable
 from rucio_trace.errors import Malformed
 from rucio_trace.exchange.incoming import elements
-from rucio_trace.service.intake import Item
 from rucio_trace.service.problems import BadRequest, TooLarge
+from rucio_trace.store import Item
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,8 +32,8 @@ _KEYS = frozenset({"trace", "list", "scope"})
 _SPACE = b" \t\r\n"
 
 
-def read_items(pieces: Iterator[bytes], *, is_json: bool, scope: str | None) -> list[Item]:
-    """The items of a body; *scope* is for those of files in no Rucio that name none.
+def read_items(pieces: Iterator[bytes], *, is_json: bool, scope: str | None) -> Iterator[Item]:
+    """The items of a body, one after another; *scope* is for those of files in no Rucio that name none.
 
     What begins with a bracket is an array. Otherwise *is_json* tells one object from objects that stand one a line.
 
@@ -51,14 +51,16 @@ def read_items(pieces: Iterator[bytes], *, is_json: bool, scope: str | None) -> 
         texts = [b"".join(chain([start], pieces))] if start else []
     else:
         texts = filter(None, (line.strip(_SPACE) for line in io.BytesIO(b"".join(chain([start], pieces)))))
-    items: list[Item] = []
-    for text in texts:
-        if len(items) == MAX_ITEMS:
+    unread: Item | None = None
+    for number, text in enumerate(texts):
+        if number == MAX_ITEMS:
             raise TooLarge("traces", expected=f"at most {MAX_ITEMS} in a request", found="more")
-        items.append(_item(text, scope))
-    if items and all(item.trace.message == "" and item.trace.faults for item in items):
-        raise BadRequest("traces", expected="at least one that can be read", found=str(items[0].trace.faults[0]))
-    return items
+        item = _item(text, scope)
+        if not (number and unread is None):
+            unread = item if item.trace.message == "" and item.trace.faults else None
+        yield item
+    if unread is not None:
+        raise BadRequest("traces", expected="at least one that can be read", found=str(unread.trace.faults[0]))
 
 
 def _item(text: bytes | None, scope: str | None) -> Item:

@@ -10,7 +10,7 @@ from rucio_trace.store.errors import (
     UnpreparedStore,
 )
 from rucio_trace.store.protocol import TraceStore
-from rucio_trace.store.records import BatchLine, Outcome, Registration, Stored
+from rucio_trace.store.records import BatchLine, Item, Outcome, Registration, Stored
 from rucio_trace.store.search import Filters
 from rucio_trace.store.store import Store
 
@@ -19,6 +19,7 @@ __all__ = [
     "BatchLine",
     "CorruptRow",
     "Filters",
+    "Item",
     "NewerStore",
     "Outcome",
     "Registration",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rucio_trace.envelope import Trace
     from rucio_trace.faults import Fault
 
-__all__ = ["BatchLine", "Outcome", "Registration", "Stored"]
+__all__ = ["BatchLine", "Item", "Outcome", "Registration", "Stored"]
 
 
 class Outcome(StrEnum):
@@ -24,6 +24,15 @@ class Outcome(StrEnum):
     CONFLICT = "conflict"  # the id is taken by another message; nothing was changed
     REFUSED = "refused"  # the trace itself is at fault: it will never be taken
     UNDECIDED = "undecided"  # it could not be judged now (a stale CRL, a newer format): try again later
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A trace to register; of a batch with its *list*, of a file in no Rucio perhaps with the *scope* it is to join."""
+
+    trace: Trace
+    list: bytes | None = None
+    scope: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,12 @@ from rucio_trace.store.errors import CorruptRow
 from rucio_trace.store.index import Findable
 from rucio_trace.store.lists import SignedList, insert_lists, needs_list, to_list
 from rucio_trace.store.read import KEYS_A_QUERY, among, batches
-from rucio_trace.store.records import Outcome, Registration
+from rucio_trace.store.records import Item, Outcome, Registration
 from rucio_trace.store.rows import Entry, fingerprint, to_entry
 from rucio_trace.store.tables import certificates, digest_sets, digests, head, inputs, traces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Column, Connection
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rucio_trace.identity import Trust
     from rucio_trace.store.database import Database
 
-__all__ = ["Rules", "clock", "refusal", "register"]
+__all__ = ["Judged", "add", "clock", "judge", "refusal"]
 
 
 class _Known(NamedTuple):
@@ -50,35 +50,44 @@ class _Known(NamedTuple):
 _Registered = dict[str, list[_Known]]  # by id; several only where members of the Traceability Service signed one text
 
 
-class Rules(NamedTuple):
-    """What is accepted; the arguments of `Store.register`."""
+class Judged(NamedTuple):
+    """A trace, and what would be stored of it or why it is not taken; `add` has the last word."""
 
-    trust: Trust | None
-    allow_stale_crl: bool
-    scopes: Mapping[str, str]
-    lists: Mapping[str, bytes]
+    trace: Trace
+    found: Entry | Registration
+
+
+class _Terms(NamedTuple):
     provider: str | None
     defer: bool
 
 
-def register(database: Database, unverified: Sequence[Trace], rules: Rules) -> list[Registration]:
-    """See `Store.register`."""
-    answers: list[Registration | None] = [refusal(trace) for trace in unverified]
+def judge(database: Database, items: Iterable[Item], trust: Trust | None, *, allow_stale_crl: bool) -> list[Judged]:
+    """See `Store.judge`."""
     with database.reading() as connection:
         now = clock(connection)
-        known = _registered(connection, [trace.id for trace, no in zip(unverified, answers, strict=True) if no is None])
+    return [
+        Judged(item.trace, refusal(item.trace) or _judge(item, trust, now, allow_stale_crl=allow_stale_crl))
+        for item in items
+    ]
+
+
+def add(database: Database, judged: Sequence[Judged], provider: str | None, *, defer: bool) -> list[Registration]:
+    """See `Store.add`."""
+    with database.reading() as connection:
+        known = _registered(connection, [each.trace.id for each in judged if refusal(each.trace) is None])
+    answers: list[Registration | None] = []
     entries: dict[int, Entry] = {}
-    for number, trace in enumerate(unverified):
-        if answers[number] is None:
-            judged = _answer_known(trace, known) or _judge(trace, rules, now)
-            if isinstance(judged, Entry):
-                entries[number] = judged
-            else:
-                answers[number] = judged
+    for number, (trace, found) in enumerate(judged):
+        answer = None if refusal(trace) else _answer_known(trace, known)
+        if answer is None and isinstance(found, Entry):
+            entries[number] = found
+        answers.append(answer or (found if isinstance(found, Registration) else None))
     if entries:
         with database.writing() as connection:
-            for number, answer in zip(entries, _add(connection, list(entries.values()), rules), strict=True):
-                answers[number] = answer
+            added = _add(connection, list(entries.values()), _Terms(provider, defer))
+        for number, new in zip(entries, added, strict=True):
+            answers[number] = new
     return [answer for answer in answers if answer is not None]
 
 
@@ -107,15 +116,15 @@ def _answer_known(trace: Trace, known: _Registered) -> Registration | None:
     return None
 
 
-def _judge(trace: Trace, rules: Rules, now: datetime) -> Entry | Registration:
+def _judge(item: Item, trust: Trust | None, now: datetime, *, allow_stale_crl: bool) -> Entry | Registration:
     """What is stored of a trace, or why it is not taken."""
+    trace = item.trace
     try:
-        if rules.trust is not None:
-            scope = rules.scopes.get(trace.id)
-            check_trace(trace, rules.trust, now, allow_stale_crl=rules.allow_stale_crl, scope=scope)
+        if trust is not None:
+            check_trace(trace, trust, now, allow_stale_crl=allow_stale_crl, scope=item.scope)
         else:
             _check_signature(trace)
-        return to_entry(trace, _list_of(trace, rules.lists) if needs_list(trace.statement) else None)
+        return to_entry(trace, _list_of(item) if needs_list(trace.statement) else None)
     except Refused as error:
         return _refused(trace.id, Outcome.UNDECIDED if error.family is Uncertain else Outcome.REFUSED, error.faults)
     except (Malformed, Refuted) as error:
@@ -124,10 +133,11 @@ def _judge(trace: Trace, rules: Rules, now: datetime) -> Entry | Registration:
         return Registration(trace.id, None, Outcome.UNDECIDED, str(error))
 
 
-def _list_of(trace: Trace, lists: Mapping[str, bytes]) -> SignedList:
-    if trace.id not in lists:
+def _list_of(item: Item) -> SignedList:
+    trace = item.trace
+    if item.list is None:
         raise Refuted(f"trace {trace.id}", expected=f"its list {trace.statement.name} with it", found="the trace alone")
-    return to_list(trace.statement, lists[trace.id])
+    return to_list(trace.statement, item.list)
 
 
 def _check_signature(trace: Trace) -> None:
@@ -142,7 +152,7 @@ def _check_signature(trace: Trace) -> None:
         raise Refuted(f"signature of trace {trace.id}", expected="one of its text and certificate", found="another")
 
 
-def _add(connection: Connection, entries: Sequence[Entry], rules: Rules) -> list[Registration]:
+def _add(connection: Connection, entries: Sequence[Entry], terms: _Terms) -> list[Registration]:
     """Insert what is not there yet; the head's lock is held until the transaction ends."""
     position = connection.scalar(select(head.c.position).with_for_update())
     if position is None:
@@ -164,12 +174,12 @@ def _add(connection: Connection, entries: Sequence[Entry], rules: Rules) -> list
             answer = Registration(entry.id, position, Outcome.STORED)
         answers.append(answer)
     if new:
-        _insert(connection, new, now, rules)
+        _insert(connection, new, now, terms)
         connection.execute(update(head).values(position=position))
     return answers
 
 
-def _insert(connection: Connection, new: dict[int, Entry], now: datetime, rules: Rules) -> None:
+def _insert(connection: Connection, new: dict[int, Entry], now: datetime, terms: _Terms) -> None:
     ders = {fingerprint: der for entry in new.values() for fingerprint, der in entry.certificates.items()}
     there = _existing(connection, certificates.c.fingerprint, certificates.c.fingerprint, ders)
     missing = [{"fingerprint": key, "certificate": der} for key, der in ders.items() if key not in there]
@@ -183,7 +193,7 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime, rules:
             "registered_at": now,
             "time": entry.time or now,
             "digest_set": sets[entry.digest_set],
-            "provider": rules.provider,
+            "provider": terms.provider,
         }
         for position, entry in new.items()
     ]
@@ -195,7 +205,7 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime, rules:
         )
         for position, entry in new.items()
     }
-    (index.defer if rules.defer else index.insert)(connection, findable)
+    (index.defer if terms.defer else index.insert)(connection, findable)
     insert_lists(connection, {position: entry.list for position, entry in new.items() if entry.list is not None})
     edges = [{"digest": digest, "position": position} for position, entry in new.items() for digest in entry.inputs]
     if edges:

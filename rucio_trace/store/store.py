@@ -19,13 +19,14 @@ from rucio_trace.store.database import Database
 from rucio_trace.store.histories import anybody
 from rucio_trace.store.lineage import StoredRecords
 from rucio_trace.store.protocol import TraceStore
-from rucio_trace.store.register import Rules, clock, register
+from rucio_trace.store.records import Item
+from rucio_trace.store.register import add, clock, judge
 from rucio_trace.store.search import Filters, Kind, Page, bears, condition_of, search, select_where
 from rucio_trace.store.tables import head, indexable, traces
 from rucio_trace.trace import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from rucio_trace.status import Status
     from rucio_trace.store.histories import MayJoin
     from rucio_trace.store.records import BatchLine, Registration, Stored
+    from rucio_trace.store.register import Judged
     from rucio_trace.trace import ProductKey
     from rucio_trace.verify import Evidence
 
@@ -90,8 +92,6 @@ class Store(TraceStore):
         allow_stale_crl: bool = False,
         scopes: Mapping[str, str] | None = None,
         lists: Mapping[str, bytes] | None = None,
-        provider: str | None = None,
-        defer_index: bool = False,
     ) -> list[Registration]:
         """Store traces, all in one transaction; one answer each, in their order.
 
@@ -101,14 +101,24 @@ class Store(TraceStore):
         its signature must fit its certificate, whoever that is. *scopes* names, by id, those traces of files in no
         Rucio that are to join a product, with the product's scope: there their signers need their right. *lists*
         holds, by id, the lists of batches: such a trace is only taken together with its list, which is kept as it is.
-        *provider* is whose traces these are, for `without_providers`. With *defer_index* the members of archives are
-        found only once somebody has called `index`.
         """
-        return register(
-            self._database,
-            unverified_traces,
-            Rules(trust, allow_stale_crl, scopes or {}, lists or {}, provider, defer_index),
-        )
+        scopes, lists = scopes or {}, lists or {}
+        items = [Item(trace, lists.get(trace.id), scopes.get(trace.id)) for trace in unverified_traces]
+        return self.add(self.judge(items, trust, allow_stale_crl=allow_stale_crl))
+
+    def judge(self, items: Iterable[Item], trust: Trust | None, *, allow_stale_crl: bool = False) -> list[Judged]:
+        """What `register` does before it writes: all that takes long. *items* are taken one by one."""
+        return judge(self._database, items, trust, allow_stale_crl=allow_stale_crl)
+
+    def add(
+        self, judged: Sequence[Judged], *, provider: str | None = None, defer_index: bool = False
+    ) -> list[Registration]:
+        """Store what `judge` found, a moment ago, to be acceptable; answers as those of `register`.
+
+        *provider* is whose traces these are, for `without_providers`. With *defer_index* members of archives and
+        words are found only once somebody has called `index`.
+        """
+        return add(self._database, judged, provider, defer=defer_index)
 
     @property
     def indexes_later(self) -> bool:

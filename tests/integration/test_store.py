@@ -14,7 +14,7 @@ from rucio_trace.envelope import Trace, parse_traces, sign, to_json
 from rucio_trace.identity import Trust
 from rucio_trace.statement import Content, Event, Found, base_name
 from rucio_trace.status import Status
-from rucio_trace.store import Outcome, Store, Stored
+from rucio_trace.store import Item, Outcome, Store, Stored
 from rucio_trace.store.search import Filters
 from rucio_trace.verify import Candidate, Verdict, judge
 
@@ -398,7 +398,7 @@ def test_members_left_for_later_are_found_once_they_are_indexed(store: Store) ->
         trace(key=product(number), contents=tuple(Content(f"m{m}", digest(f"{number}/{m}")) for m in range(3)))
         for number in range(5)
     ]
-    store.register(made, trust=TRUST, defer_index=True)
+    store.add(store.judge([Item(one) for one in made], TRUST), defer_index=True)
     assert store.by_content(digest("1/2")) == []
     assert store.index_lag() >= timedelta()
     assert store.index_lag() < timedelta(minutes=1)

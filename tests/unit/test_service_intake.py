@@ -10,19 +10,21 @@ import pytest
 from rucio_trace_sandbox.processes import wait_until
 
 from rucio_trace.envelope import Trace
-from rucio_trace.service.intake import GROUP_TRACES, THREADS, Intake, Item
+from rucio_trace.service.intake import GROUP_TRACES, THREADS, Intake
 from rucio_trace.service.problems import Busy, TooLarge, Unavailable
 from rucio_trace.statement import Event, Statement
 from rucio_trace.store import Outcome, Registration
 from rucio_trace.store.errors import StoreUnavailable
+from rucio_trace.store.register import Judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-def item(number: int, scope: str | None = None) -> Item:
+def item(number: int) -> Judged:
     said = Statement(hash="", name="n", size=0, event=Event.CREATE, event_id=f"id-{number}")
-    return Item(Trace(statement=said, message="{}", signature=b"", certificate=b""), scope=scope)
+    made = Trace(statement=said, message="{}", signature=b"", certificate=b"")
+    return Judged(made, Registration(f"id-{number}", None, Outcome.REFUSED))
 
 
 class Gate:
@@ -34,7 +36,7 @@ class Gate:
         self.entered = threading.Semaphore(0)
         self.poison: dict[str, Exception] = {}
 
-    def register(self, items: Sequence[Item], provider: str | None) -> list[Registration]:
+    def register(self, items: Sequence[Judged], provider: str | None) -> list[Registration]:
         self.entered.release()
         assert self.open.wait(30)
         ids = [each.trace.id for each in items]
@@ -95,11 +97,11 @@ def test_traces_of_different_providers_never_come_together(intake: Intake, gate:
 
 
 def test_one_trace_of_two_requests_is_never_in_one_group(intake: Intake, gate: Gate) -> None:
-    """They may come with different scopes, of which the store takes one."""
+    """What one of them made of it is not what the other did."""
 
     async def main() -> None:
         first = await occupied(intake, gate)
-        tasks = [asyncio.create_task(intake.register([item(1, scope)], "P")) for scope in ("a", "b")]
+        tasks = [asyncio.create_task(intake.register([item(1)], "P")) for _ in "ab"]
         await asyncio.sleep(0)
         gate.open.set()
         await asyncio.gather(*first, *tasks)

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from rucio_trace.service.access import Reads, Registers
 from rucio_trace.service.bodies import parsed
-from rucio_trace.service.intake import trusted
+from rucio_trace.service.intake import judging
 from rucio_trace.service.items import MAX_ITEMS, read_items
 from rucio_trace.service.native.examples import ITEM, TRACE
 from rucio_trace.service.native.models import Fault, Record
@@ -78,10 +78,11 @@ async def register(
     Everything said to be stored or known is durable. An item that is refused costs itself alone.
     """
     state = request.app.state
-    trusted(state.service)
+    judge = judging(state.service)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    items = await parsed(request, partial(read_items, is_json=kind == "application/json", scope=scope))
-    answers = await state.intake.register(items, principal.provider)
+    read = partial(read_items, is_json=kind == "application/json", scope=scope)
+    judged = await parsed(request, lambda pieces: judge(read(pieces)))
+    answers = await state.intake.register(judged, principal.provider)
     state.metrics.registered(answers)
     counts = Counter(each.outcome for each in answers)
     return JSONResponse({**{str(o): counts[o] for o in Outcome}, "results": [answer(each) for each in answers]})
