@@ -37,6 +37,9 @@ def migrate(ctx: click.Context) -> None:
       rucio-trace store migrate
     """
     with open_database(settings_of(ctx), migrate=True) as opened:
+        opened.prepare()
+        while opened.index():
+            pass  # of a large store that was upgraded this takes a while; it can be used meanwhile
         say(f"{printable(opened.shown)}: ready")
 
 

@@ -41,10 +41,10 @@ class Indexing:
         prepare_at = 0.0
         while not self._stop.is_set():
             try:
-                if time.monotonic() >= prepare_at:
-                    self._store.prepare()
-                    prepare_at = time.monotonic() + _PREPARE_SECONDS
                 pause = 0.0 if self._store.index() else _IDLE_SECONDS
+                if time.monotonic() >= prepare_at:
+                    prepare_at = time.monotonic() + _PREPARE_SECONDS
+                    self._store.prepare()
             except StorageError as error:
                 LOG.warning("index-waits %s", error)
                 pause = _AWAY_SECONDS

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import delete, select
 
+from rucio_trace.store import partitions
 from rucio_trace.store.bulk import insert_rows
 from rucio_trace.store.errors import StoreNotEmpty
 from rucio_trace.store.read import batches
@@ -34,8 +35,10 @@ def copy(source: Database, target: Database) -> int:
         if writing.scalar(select(head.c.position).with_for_update()) != 0:
             raise StoreNotEmpty(target.shown)
         writing.execute(delete(head))
-        for table in metadata.sorted_tables:
+        for table in (head, *(table for table in metadata.sorted_tables if table is not head)):
             rows = reading.execution_options(stream_results=True).execute(select(table))
             for some in batches(rows, _ROWS_AT_ONCE):
                 insert_rows(writing, table, [row._asdict() for row in some])
+            if table is head and target.kind == "postgresql":
+                partitions.ensure(writing)
         return int(writing.scalar(select(head.c.position)) or 0)

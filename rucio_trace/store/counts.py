@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import case, insert, select, update
 
 from rucio_trace.store.tables import counts, head, traces
 
@@ -39,7 +39,11 @@ def add_counts(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
         key = (row["event"], row["rse"] or "", row["provider"] or "")
         found.setdefault(key, []).append(row["position"])
     for (event, rse, provider), positions in sorted(found.items()):
-        new = {"last": positions[-1], "traces": counts.c.traces + len(positions)}
+        new = {
+            "traces": counts.c.traces + len(positions),
+            "first": case((counts.c.first > positions[0], positions[0]), else_=counts.c.first),
+            "last": case((counts.c.last < positions[-1], positions[-1]), else_=counts.c.last),
+        }
         place = (counts.c.event == event) & (counts.c.rse == rse) & (counts.c.provider == provider)
         if not connection.execute(update(counts).where(place).values(new)).rowcount:
             first = {"traces": len(positions), "first": positions[0], "last": positions[-1]}

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import delete, func, select
 
-from rucio_trace.errors import Malformed
 from rucio_trace.store.bulk import insert_values
 from rucio_trace.store.read import batches, prefix
 from rucio_trace.store.tables import contents, traces, unindexed
 from rucio_trace.store.texts import insert_texts
-from rucio_trace.trace import parse
-from rucio_trace.words import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.store.database import Database
 
-__all__ = ["Findable", "catch_up", "defer", "index", "insert", "oldest_unindexed", "read_words"]
+__all__ = ["Findable", "defer", "index", "insert", "oldest_unindexed"]
 
 _TRACES_AT_ONCE: Final = 2_000  # half a second of one core
 _KEYS_A_QUERY: Final = 500
@@ -67,30 +64,6 @@ def index(database: Database) -> bool:
     return count == _TRACES_AT_ONCE
 
 
-def read_words(database: Database) -> None:
-    """Let `index` know the words of traces that were there before there was an index of words."""
-    unread = select(unindexed.c.position, traces.c.message).join(traces, traces.c.position == unindexed.c.position)
-    unread = unread.where(unindexed.c.words.is_(None)).limit(_TRACES_AT_ONCE)
-    at = update(unindexed).where(unindexed.c.position == bindparam("at")).values(words=bindparam("read"))
-    while True:
-        with database.reading() as connection:
-            found = [{"at": row.position, "read": _words(row.message)} for row in connection.execute(unread)]
-        if not found:
-            return
-        with database.writing() as connection:
-            connection.execute(at, found)
-
-
-def catch_up(database: Database) -> None:
-    """Index all that waits."""
-    with database.reading() as connection:
-        waiting = connection.execute(select(unindexed.c.position).limit(1)).first()
-    if waiting is not None:
-        read_words(database)
-        while index(database):
-            pass
-
-
 def oldest_unindexed(connection: Connection) -> datetime | None:
     """When the oldest trace that waits to be indexed was registered; None if none does."""
     oldest = select(func.min(unindexed.c.position)).scalar_subquery()
@@ -100,7 +73,7 @@ def oldest_unindexed(connection: Connection) -> datetime | None:
 def _index(connection: Connection) -> int:
     columns = (unindexed, traces.c.name)
     oldest = select(*columns).join(traces, traces.c.position == unindexed.c.position)
-    oldest = oldest.where(unindexed.c.words.is_not(None)).order_by(unindexed.c.position).limit(_TRACES_AT_ONCE)
+    oldest = oldest.order_by(unindexed.c.position).limit(_TRACES_AT_ONCE)
     waiting = connection.execute(oldest.with_for_update(skip_locked=True)).all()
     _insert_members(connection, {(int(given), row.position) for row in waiting for given in row.prefixes.split()})
     insert_texts(connection, {row.position: (row.name, row.words.split()) for row in waiting})
@@ -111,11 +84,11 @@ def _index(connection: Connection) -> int:
 
 # As `_index`, for which the rows need not leave the database: on two busy cores a third of the time.
 _WITHIN: Final = """
-WITH taken AS (
-    DELETE FROM trace_unindexed WHERE position IN (
-        SELECT position FROM trace_unindexed WHERE words IS NOT NULL
-        ORDER BY position LIMIT %(most)s FOR UPDATE SKIP LOCKED
-    ) RETURNING position, prefixes, words
+WITH picked AS MATERIALIZED (
+    SELECT position FROM trace_unindexed ORDER BY position LIMIT %(most)s FOR UPDATE SKIP LOCKED
+), taken AS (
+    DELETE FROM trace_unindexed u USING picked WHERE u.position = picked.position
+    RETURNING u.position, u.prefixes, u.words
 ), members AS (
     INSERT INTO trace_contents (prefix, digest_set)
     SELECT DISTINCT unnest(string_to_array(prefixes, ' ')::bigint[]), position FROM taken ORDER BY 1, 2
@@ -142,12 +115,3 @@ def _index_within(connection: Connection) -> int:
 def _insert_members(connection: Connection, rows: Collection[tuple[int, int]]) -> None:
     if rows:
         insert_values(connection, contents, sorted(rows))
-
-
-def _words(message: str) -> str:
-    """None of a message that was altered: whoever reads the row refuses it."""
-    try:
-        statement = parse(message)
-    except Malformed:
-        return ""
-    return " ".join(sorted(words_of(statement.name, statement.attributes)))

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from rucio_trace.store.database import Database
-
-__all__ = ["TRACES_A_PARTITION", "convert", "ensure", "prepare", "suffice"]
+__all__ = ["TRACES_A_PARTITION", "add_bound", "analyze", "convert", "ensure", "room", "suffice", "validate_bound"]
 
 TRACES_A_PARTITION: Final = 2**25
 
@@ -23,20 +21,20 @@ _FIRST: Final = "traces_0"
 _BOUND: Final = "ck_traces_0_bound"
 
 
-def prepare(database: Database) -> None:
-    """What takes long of `convert`, done while others read and register; nothing where it is done, or not needed."""
-    with database.reading() as connection:
-        if _kind(connection) != "r":
-            return
-    with database.writing() as connection:
-        if _bound(connection) is None:
-            _add_bound(connection, "NOT VALID")
-    with database.writing() as connection:
+def add_bound(connection: Connection) -> None:
+    """First of three steps to partitions: the table will hold no position from some way on. Nothing is read."""
+    if _kind(connection) == "r" and _bound(connection) is None:
+        _add_bound(connection, "NOT VALID")
+
+
+def validate_bound(connection: Connection) -> None:
+    """Second step: what is there is held against the bound, while others read and register. It takes long."""
+    if _kind(connection) == "r":
         connection.exec_driver_sql(f"ALTER TABLE traces VALIDATE CONSTRAINT {_BOUND}")
 
 
 def convert(connection: Connection) -> None:
-    """Make the table `traces` the first partition of a new one of that name; nothing is moved."""
+    """Third step: the table becomes the first partition of a new one of its name; nothing is read or moved."""
     if _kind(connection) == "p":
         return
     run = connection.exec_driver_sql
@@ -44,10 +42,15 @@ def convert(connection: Connection) -> None:
     if (bound := _bound(connection)) is None:  # a store that is only being made
         bound = _add_bound(connection)
     run("ALTER TABLE traces DROP CONSTRAINT fk_traces_digest_set, DROP CONSTRAINT fk_traces_certificate")
-    indices = run("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'traces'").all()
+    indices = run(
+        "SELECT relname, pg_get_indexdef(oid) FROM pg_class JOIN pg_index ON indexrelid = oid "
+        "WHERE indrelid = 'traces'::regclass"
+    ).all()
     run(f"ALTER TABLE traces RENAME TO {_FIRST}")
+    quote = connection.dialect.identifier_preparer.quote
     for name, _ in indices:
-        run(f"ALTER INDEX {name} RENAME TO {name.replace('traces', _FIRST)}")
+        new = name.replace("traces", _FIRST) if "traces" in name else f"{name}_0"
+        run(f"ALTER INDEX {quote(name)} RENAME TO {quote(new)}")
     run(f"CREATE TABLE traces (LIKE {_FIRST} INCLUDING DEFAULTS) PARTITION BY RANGE (position)")
     run("ALTER TABLE traces ADD CONSTRAINT pk_traces PRIMARY KEY (position)")
     for _, definition in indices:
@@ -70,8 +73,13 @@ def ensure(connection: Connection) -> None:
 
 def suffice(connection: Connection) -> bool:
     """Whether `ensure` has nothing to do."""
+    return room(connection) >= TRACES_A_PARTITION
+
+
+def room(connection: Connection) -> int:
+    """How many positions there are partitions for."""
     head = connection.exec_driver_sql("SELECT position FROM trace_head").scalar_one()
-    return bool(_end(connection) > head + TRACES_A_PARTITION)
+    return int(_end(connection) - 1 - head)
 
 
 def _kind(connection: Connection) -> str | None:
@@ -90,7 +98,8 @@ def _add_bound(connection: Connection, validity: str = "") -> int:
 
 def _bound(connection: Connection) -> int | None:
     found = connection.exec_driver_sql(
-        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s", (_BOUND,)
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s AND conrelid = 'traces'::regclass",
+        (_BOUND,),
     ).scalar()
     return None if found is None else int("".join(c for c in found if c.isdigit()))
 
@@ -99,11 +108,12 @@ def _end(connection: Connection) -> int:
     """The first position that no partition is there for."""
     bounds = "SELECT pg_get_expr(relpartbound, c.oid) FROM pg_class c JOIN pg_inherits ON inhrelid = c.oid"
     found = connection.exec_driver_sql(f"{bounds} WHERE inhparent = to_regclass('traces')").scalars()
-    return max(int("".join(c for c in bound.partition(" TO ")[2] if c.isdigit())) for bound in found)
+    ends = ["".join(c for c in bound.partition(" TO ")[2] if c.isdigit()) for bound in found]
+    return max(int(end) for end in ends if end)  # one that somebody made for the rest has none
 
 
 def _grant_as_before(connection: Connection) -> None:
-    """Roles that only read, or only register, go on doing so."""
+    """Roles that only read, or only register, go on doing so, with what is new in this version."""
     rights = connection.exec_driver_sql(
         "SELECT grantee, privilege_type FROM information_schema.role_table_grants "
         "WHERE table_name = %s AND table_schema = current_schema() AND grantee <> grantor",
@@ -112,3 +122,17 @@ def _grant_as_before(connection: Connection) -> None:
     for grantee, right in rights.all():
         role = "PUBLIC" if grantee == "PUBLIC" else connection.dialect.identifier_preparer.quote(grantee)
         connection.exec_driver_sql(f"GRANT {right} ON traces TO {role}")
+        if right in ("SELECT", "INSERT"):
+            connection.exec_driver_sql(f"GRANT {right} ON {_NEW_TABLES} TO {role}")
+        if right == "INSERT":
+            connection.exec_driver_sql(f"GRANT UPDATE ON trace_counts TO {role}")
+
+
+_NEW_TABLES: Final = "trace_contents, trace_counts, trace_older, trace_texts, trace_unindexed"
+
+
+def analyze(connection: Connection) -> None:
+    """Let the planner know the table as a whole, once a day: autovacuum looks at partitions only."""
+    done = "SELECT last_analyze > now() - interval '1 day' FROM pg_stat_user_tables WHERE relid = to_regclass('traces')"
+    if not connection.exec_driver_sql(done).scalar():
+        connection.exec_driver_sql("ANALYZE traces")

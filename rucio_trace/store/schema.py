@@ -5,18 +5,18 @@ Alembic is imported only when there is something to do: most processes find the 
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import column, inspect, select, table
 
-from rucio_trace.store import partitions
+from rucio_trace.store import index, older, partitions
 from rucio_trace.store.database import WAIT_SECONDS
 from rucio_trace.store.errors import NewerStore, StoreUnavailable, UnpreparedStore
-from rucio_trace.store.index import catch_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
 
@@ -28,6 +28,10 @@ VERSION_TABLE: Final = "trace_store_version"
 
 OLDER: Final = frozenset({"0001", "0002", "0003", "0004"})
 NEWEST: Final = "0005"
+
+_LOCK_SECONDS: Final = 2
+_ATTEMPTS: Final = 60  # four minutes in all: longer only a backup or a forgotten session holds a table
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 
 _MIGRATION_LOCK: Final = 0x72756369_74726163  # "rucitrac": any number that nobody else in the database uses
 
@@ -41,26 +45,66 @@ def migrate(database: Database) -> None:
             are done already when it is called again.
     """
     database.create_file()
-    later = database.kind == "postgresql"  # there a service indexes what registrations leave
     with database.reading() as connection:
         newest = _is_newest(connection, database)
-        ready = newest and (not later or partitions.suffice(connection))
-    if not ready:
-        if later and not newest:
-            partitions.prepare(database)
+    if database.kind == "postgresql":
+        _migrate_postgresql(database, newest=newest)
+        return
+    if not newest:
         with database.writing() as connection, _alone(connection, database):
             if not _is_newest(connection, database):
                 _upgrade(connection)
-            if later:
-                partitions.ensure(connection)
-    if not (newest and later):
-        catch_up(database)  # with what a migration left for later, now or when it was cut off
+    while older.step(database) or index.index(database):
+        pass  # here no service does it; now, or the next time if this was cut off
+
+
+def _migrate_postgresql(database: Database, *, newest: bool) -> None:
+    if newest:
+        _ensure_partitions(database)
+        return
+    for step in (partitions.add_bound, partitions.validate_bound, _upgrade):
+        _when_free(database, step)
+    _ensure_partitions(database)
+
+
+def _ensure_partitions(database: Database) -> None:
+    """Make room ahead; who may not do that is only told so when no room is left."""
+    with database.reading() as connection:
+        if partitions.suffice(connection):
+            return
+        left = partitions.room(connection)
+    try:
+        with database.writing() as connection, _alone(connection, database):
+            partitions.ensure(connection)
+    except StoreUnavailable:
+        if left <= 0:
+            raise
+
+
+def _when_free(database: Database, step: Callable[[Connection], None]) -> None:
+    """Do *step* in a transaction of its own, which waits a moment at most for tables that others use.
+
+    Whoever wants a table waits behind a migration that waits for it, so it comes again rather than wait on.
+    """
+    for patience in range(_ATTEMPTS, -1, -1):
+        try:
+            with database.writing() as connection, _alone(connection, database):
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
+                if not _is_newest(connection, database):
+                    step(connection)
+        except StoreUnavailable as error:
+            if patience == 0 or getattr(getattr(error.__cause__, "orig", None), "sqlstate", "") != _LOCK_NOT_AVAILABLE:
+                raise
+            time.sleep(_LOCK_SECONDS)
+        else:
+            return
 
 
 @contextmanager
 def _alone(connection: Connection, database: Database) -> Iterator[None]:
     """Nobody else migrates meanwhile."""
     if database.kind == "postgresql":
+        connection.exec_driver_sql("SET LOCAL lock_timeout = 0")  # another's migration may take its time
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
     if database.kind != "mysql":
         yield

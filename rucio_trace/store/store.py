@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy import select
 
 from rucio_trace.lineage import explore
-from rucio_trace.store import evidence, index, lists, read, schema
+from rucio_trace.store import evidence, index, lists, older, partitions, read, schema
 from rucio_trace.store.copy import copy
 from rucio_trace.store.counts import Statistics, read_counts
 from rucio_trace.store.database import Database
@@ -126,16 +126,18 @@ class Store(TraceStore):
         return self._database.kind == "postgresql"
 
     def prepare(self) -> None:
-        """Make room for traces to come: see `partitions`. Cheap when there is."""
+        """What a large store wants now and then: room for traces to come, and a planner that knows it. Else cheap."""
         schema.migrate(self._database)
-        index.read_words(self._database)
+        if self._database.kind == "postgresql":
+            with self._database.writing() as connection:
+                partitions.analyze(connection)
 
     def index(self) -> bool:
-        """Let some of the oldest traces be found by what `register` left for later; whether there may be more.
+        """Let some traces be found by what `add`, or a migration, left for later; whether there may be more.
 
         Several processes may do it at once.
         """
-        return index.index(self._database)
+        return index.index(self._database) or older.step(self._database)
 
     def index_lag(self) -> timedelta:
         """For how long the oldest trace has been waiting for `index`; none if no trace is."""

@@ -38,6 +38,7 @@ __all__ = [
     "lines",
     "list_pieces",
     "metadata",
+    "older",
     "texts",
     "traces",
     "unindexed",
@@ -132,7 +133,7 @@ unindexed = Table(
     metadata,
     Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("prefixes", long_text(), nullable=False),  # numbers, apart by spaces
-    Column("words", long_text()),  # none yet of a trace that was there before the index
+    Column("words", long_text(), nullable=False),
     **OPTIONS,
 )
 
@@ -203,6 +204,15 @@ lines = Table(
     Column("position", BigInteger, nullable=False),
     Column("line", Integer, nullable=False),
     sqlite_with_rowid=False,
+    **OPTIONS,
+)
+
+# How much of what was there before version 5 is still to be counted and indexed: from `next` to `end`; no row, nothing.
+older = Table(
+    "trace_older",
+    metadata,
+    Column("next", BigInteger, primary_key=True, autoincrement=False),
+    Column("end", BigInteger, nullable=False),
     **OPTIONS,
 )
 

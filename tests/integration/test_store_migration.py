@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +17,7 @@ from rucio_trace.store import Outcome, Store, StoreUnavailable
 from rucio_trace.store.database import Database
 from rucio_trace.store.partitions import TRACES_A_PARTITION
 from rucio_trace.store.rows import to_entry
+from rucio_trace.store.search import Filters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,24 +106,115 @@ def test_registrations_go_on_while_the_store_is_migrated(database: Database, pos
             assert [stored.id for stored in store.by_content(member)] == [one.id]
         again = store.register(made, trust=None)
         assert {answer.outcome for answer in again} == {Outcome.KNOWN}
+        while store.index():
+            pass  # what was there is counted and found by words, page by page
+        assert store.statistics().traces >= 200
+        assert [stored.trace.statement.name for stored in store.find(Filters(text="file7"), 10).traces] == ["file7"]
         new = _made(1)
         assert store.register([new], trust=None)[0].position == 201 + len(made)
         assert {stored.id for stored in store.by_content(digest("member 1"))} > {new.id}
 
 
-def test_roles_keep_their_rights(database: Database, postgres_database: str, postgres: Any) -> None:
+MANUAL = Path(__file__).parent.parent.parent / "docs" / "operators.md"
+
+
+def test_roles_keep_their_rights_and_get_what_this_version_needs(database: Database, postgres_database: str) -> None:
+    """A role that only reads, and one that only registers, with the rights that the manual names."""
+    grants = re.findall(r"^GRANT .* TO (?:registrar|reader);$", MANUAL.read_text(), re.MULTILINE)
+    assert len(grants) >= 3
     with database.writing() as connection:
-        connection.exec_driver_sql("DROP ROLE IF EXISTS trace_reader")
-        connection.exec_driver_sql("CREATE ROLE trace_reader LOGIN")
-        connection.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO trace_reader")
+        for role in ("reader", "registrar"):
+            connection.exec_driver_sql(f"DROP ROLE IF EXISTS {role}")
+            connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
+        for grant in grants:
+            if "trace_counts" not in grant:
+                connection.exec_driver_sql(grant)
     _register_as_before(database, _made(1))
     Store.open(postgres_database).close()
-    with database.writing() as connection:
-        connection.exec_driver_sql("SET LOCAL ROLE trace_reader")
-        assert connection.exec_driver_sql("SELECT count(*) FROM traces").scalar() == 1
-        connection.exec_driver_sql("RESET ROLE")
-        connection.exec_driver_sql("DROP OWNED BY trace_reader")
-        connection.exec_driver_sql("DROP ROLE trace_reader")
+    made = trace(Event.COPY, product(1), contents=_made(1).statement.contents)
+    try:
+        with Store.open(_as("registrar", postgres_database)) as store:
+            assert store.register([made], trust=None)[0].position == 2
+        with Store.open(_as("reader", postgres_database), migrate=False) as store:
+            assert len(store.search(digest=digest("member 1"))) == 2
+            assert len(store.find(Filters(text="file1"), 10).traces) == 2
+            assert store.statistics().position == 2
+            with pytest.raises(StoreUnavailable, match="denied"):
+                store.register([_made(2)], trust=None)
+    finally:
+        with database.writing() as connection:
+            for role in ("reader", "registrar"):
+                connection.exec_driver_sql(f"DROP OWNED BY {role}")
+                connection.exec_driver_sql(f"DROP ROLE {role}")
+
+
+def _as(role: str, url: str) -> str:
+    return url.replace("postgres@", f"{role}@", 1)
+
+
+def test_processes_may_migrate_an_old_store_at_once(database: Database, postgres_database: str) -> None:
+    for number in range(20):
+        _register_as_before(database, _made(number))
+    failures: list[Exception] = []
+
+    def migrate() -> None:
+        try:
+            Store.open(postgres_database).close()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test fails with it
+            failures.append(error)
+
+    threads = [threading.Thread(target=migrate) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with Store.open(postgres_database) as store:
+        assert len(store.since(0)) == 20
+
+
+def test_a_migration_waits_for_a_table_that_somebody_reads_and_lets_others_pass(
+    database: Database, postgres_database: str
+) -> None:
+    _register_as_before(database, _made(1))
+    failures: list[Exception] = []
+
+    def migrate() -> None:
+        try:
+            Store.open(postgres_database).close()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test fails with it
+            failures.append(error)
+
+    with database.snapshot() as connection:  # as a backup does
+        connection.exec_driver_sql("SELECT count(*) FROM traces")
+        migrating = threading.Thread(target=migrate)
+        migrating.start()
+        for number in range(2, 8):
+            _register_as_before(database, _made(number))
+    migrating.join()
+    assert failures == []
+    with Store.open(postgres_database) as store:
+        assert len(store.since(0)) == 7
+
+
+def test_two_stores_share_a_database_in_schemas_of_their_own(postgres_database: str) -> None:
+    with Database(postgres_database).writing() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA one")
+        connection.exec_driver_sql("CREATE SCHEMA other")
+    for schema in ("one", "other"):
+        with Store.open(f"{postgres_database}&options=-csearch_path%3D{schema}") as store:
+            assert store.register([_made(1)], trust=None)[0].position == 1
+
+
+def test_a_store_far_along_is_copied_to_postgresql(postgres_database: str, tmp_path: Path) -> None:
+    with Store.open(f"sqlite:///{tmp_path / 'far.db'}") as far:
+        far.register([_made(1)], trust=None)
+        with far._database.writing() as connection:
+            connection.exec_driver_sql(f"UPDATE trace_head SET position = {3 * TRACES_A_PARTITION}")
+        far.register([_made(2)], trust=None)
+        with Store.open(postgres_database) as target:
+            assert far.copy_to(target) == 3 * TRACES_A_PARTITION + 1
+            assert [stored.id for stored in target.since(0)] == [stored.id for stored in far.since(0)]
 
 
 def test_traces_go_on_in_the_next_partition(postgres_database: str) -> None:

@@ -18,26 +18,24 @@ def upgrade() -> None:
     add_column("traces", sa.Column("provider", indexed_text(64)))
     _create_contents()
     _create_texts()
-    hold_registrations()  # again: on MariaDB the steps before have let go
-    _leave_words_for_later()
     _create_counts()
+    _leave_older_for_later()
     if op.get_bind().dialect.name == "postgresql":
         convert(op.get_bind())
 
 
 def downgrade() -> None:
-    """The members of what was registered since are found no more until the store is upgraded again."""
+    """The members of what was registered since are found no more, also when the store is upgraded again."""
     op.drop_table("trace_counts")
     if op.get_bind().dialect.name == "sqlite":
         op.execute("DROP TABLE trace_words")
-    for table in ("trace_texts", "trace_unindexed", "trace_contents"):
+    for table in ("trace_older", "trace_texts", "trace_unindexed", "trace_contents"):
         op.drop_table(table)
     op.drop_column("traces", "provider")
 
 
-_counts = sa.table("trace_counts", *map(sa.column, ("event", "rse", "provider", "traces", "first", "last")))
-_traces = sa.table("traces", *map(sa.column, ("position", "name", "message", "event", "rse")))
-_unindexed = sa.table("trace_unindexed", *map(sa.column, ("position", "prefixes")))
+_head = sa.table("trace_head", sa.column("position"))
+_older = sa.table("trace_older", sa.column("next"), sa.column("end"))
 
 
 def _create_texts() -> None:
@@ -71,13 +69,6 @@ def _create_counts() -> None:
         sa.Column("last", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("event", "rse", "provider", name="pk_trace_counts"),
     )
-    connection = op.get_bind()
-    connection.execute(sa.delete(_counts))
-    rse, position = sa.func.coalesce(_traces.c.rse, ""), _traces.c.position
-    found = sa.select(
-        _traces.c.event, rse, sa.literal(""), sa.func.count(), sa.func.min(position), sa.func.max(position)
-    ).group_by(_traces.c.event, rse)
-    connection.execute(_counts.insert().from_select([column.name for column in _counts.c], found))
 
 
 def _create_contents() -> None:
@@ -93,17 +84,21 @@ def _create_contents() -> None:
         "trace_unindexed",
         sa.Column("position", sa.BigInteger, autoincrement=False, nullable=False),
         sa.Column("prefixes", long_text(), nullable=False),
-        sa.Column("words", long_text()),
+        sa.Column("words", long_text(), nullable=False),
         sa.PrimaryKeyConstraint("position", name="pk_trace_unindexed"),
     )
 
 
-def _leave_words_for_later() -> None:
-    """The words of what is there: of the first trace of each name, and of all with attributes."""
+def _leave_older_for_later() -> None:
+    """What is there is counted and indexed by words afterwards, page by page: see `store.older`."""
+    create_table(
+        "trace_older",
+        sa.Column("next", sa.BigInteger, autoincrement=False, nullable=False),
+        sa.Column("end", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("next", name="pk_trace_older"),
+    )
+    hold_registrations()  # again: on MariaDB the steps before have let go
     connection = op.get_bind()
-    connection.execute(sa.delete(_unindexed))
-    first = sa.select(sa.func.min(_traces.c.position)).group_by(_traces.c.name)
-    with_attributes = _traces.c.message.like('%"attributes"%')
-    wanted = sa.select(_traces.c.position, sa.literal(""))
-    wanted = wanted.where(_traces.c.position.in_(first) | with_attributes)
-    connection.execute(_unindexed.insert().from_select(["position", "prefixes"], wanted))
+    connection.execute(sa.delete(_older))
+    there = sa.select(sa.literal(1), _head.c.position).where(_head.c.position > 0)
+    connection.execute(_older.insert().from_select(["next", "end"], there))
