@@ -80,9 +80,9 @@ def _load(url: str, count: int) -> None:
             pool.starmap(_load_part, parts, chunksize=1)
         with database.writing() as connection:
             connection.exec_driver_sql(f"UPDATE trace_head SET position = {count}")
-            rse = {"rse": "SITE-A_DISK", "provider": None}
-            add_counts(connection, ({"event": "CREATE", "position": p, **rse} for p in range(1, count + 1, 2)))
-            add_counts(connection, ({"event": "COPY", "position": p, **rse} for p in range(2, count + 1, 2)))
+            for first, event, rse in ((1, "CREATE", "SITE-A_DISK"), (2, "COPY", "SITE-B_DISK")):
+                rows = range(first, count + 1, 2)
+                add_counts(connection, ({"event": event, "position": p, "rse": rse, "provider": None} for p in rows))
     database.close()
 
 
