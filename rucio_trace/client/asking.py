@@ -22,6 +22,7 @@ from rucio_trace.client.errors import (
     Denied,
     NoService,
     NotTaken,
+    ServiceFailed,
     ServiceUnavailable,
     TooLarge,
     Unreadable,
@@ -173,13 +174,14 @@ def check(answer: Answer, url: str) -> None:
     if status in (200, 202):
         return
     if status >= 500:
-        raise ServiceUnavailable(url, _detail(answer))
+        raise (ServiceFailed if status == 500 else ServiceUnavailable)(url, _detail(answer))
     if status in (401, 403):
         raise Denied(url, _detail(answer))
+    if status == 413:  # a proxy before the service has a limit of its own, and words of its own
+        raise TooLarge(url, _detail(answer))
     if not is_problem(answer):
         raise NoService(url, _detail(answer))
-    kind = TooLarge if status == 413 else Unreadable if status in _UNREADABLE else NotTaken
-    raise kind(url, _detail(answer))
+    raise (Unreadable if status in _UNREADABLE else NotTaken)(url, _detail(answer))
 
 
 def is_problem(answer: Answer) -> bool:

@@ -9,6 +9,7 @@ __all__ = [
     "Denied",
     "NoService",
     "NotTaken",
+    "ServiceFailed",
     "ServiceUnavailable",
     "TooLarge",
     "Unreadable",
@@ -39,6 +40,10 @@ class ServiceUnavailable(StorageError):
     def __init__(self, shown_url: str, reason: str) -> None:
         self.shown_url, self.reason = shown_url, reason
         super().__init__(f"trace service {shown_url}", expected="an answer", found=reason)
+
+
+class ServiceFailed(ServiceUnavailable):
+    """The service broke at what it was sent (500); at something else it may not."""
 
 
 class BadAnswer(StorageError):

@@ -24,6 +24,7 @@ from rucio_trace.client.records import (
 )
 from rucio_trace.errors import Malformed
 from rucio_trace.statement import format_time
+from rucio_trace.store.records import Outcome, Registration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from rucio_trace.envelope import Trace
     from rucio_trace.lineage import Lineage
     from rucio_trace.statement import ProductKey
-    from rucio_trace.store.records import BatchLine, Registration, Stored
+    from rucio_trace.store.records import BatchLine, Stored
 
 __all__ = ["Changes", "Histories", "Item", "Known", "Search", "Talk", "items", "portions"]
 
@@ -108,7 +109,10 @@ class Talk:
     # ------------------------------------------------------------------------------ writing
 
     def register(self, some: Sequence[Item]) -> Script[list[Registration]]:
-        """Hand in one of `portions`, in parts if the service wants them smaller; one answer each, in their order."""
+        """Hand in one of `portions`, in parts if the service wants them smaller; one answer each, in their order.
+
+        What is too large alone is refused, and costs no other.
+        """
 
         def parse(value: Any) -> list[Registration]:
             results = [registration_of(result) for result in typed(value, "results", list)]
@@ -118,9 +122,9 @@ class Talk:
 
         try:
             return (yield from self._post("traces", b"[" + b",".join(item.text for item in some) + b"]", parse))
-        except TooLarge:
+        except TooLarge as error:
             if len(some) == 1:
-                raise
+                return [Registration(some[0].id, None, Outcome.REFUSED, str(error))]
             half = len(some) // 2
             return [*(yield from self.register(some[:half])), *(yield from self.register(some[half:]))]
 

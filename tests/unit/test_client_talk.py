@@ -22,7 +22,9 @@ from rucio_trace.client import (
     Denied,
     NoService,
     NotTaken,
+    ServiceFailed,
     ServiceUnavailable,
+    TooLarge,
     Unreadable,
 )
 from rucio_trace.client.asking import LONGEST_PAUSE_SECONDS, Answer, Pause, Request, Unreached, check_url
@@ -167,8 +169,9 @@ class TestRefusals:
             (problem(409), NotTaken, Refuted),
             (problem(401), Denied, ConfigurationError),
             (problem(403), Denied, ConfigurationError),
-            (problem(500), ServiceUnavailable, StorageError),
+            (problem(500), ServiceFailed, StorageError),
             (answered("<html>", 404), NoService, ConfigurationError),
+            (answered("<html>because", 413), TooLarge, Malformed),
             (answered("", 302, location="https://elsewhere.example.org/?q"), NoService, ConfigurationError),
         ],
     )
@@ -177,7 +180,7 @@ class TestRefusals:
             run(talk().history("s:n"), answer)
         assert isinstance(caught.value, family)
         assert URL in str(caught.value)
-        assert "because" in str(caught.value) or kind is NoService
+        assert "because" in str(caught.value) or kind in (NoService, TooLarge)
 
     def test_what_there_is_none_of_is_none(self) -> None:
         for script in (talk().one("x"), talk().list_of("x"), talk().lineage(["00"], None, up=True, depth=None)):
@@ -305,6 +308,16 @@ class TestRegistration:
         found, asked, _ = run(talk().register(some), problem(413), taken("a"), taken("b", "c"))
         assert [answer.id for answer in found] == ["a", "b", "c"]
         assert [request.body for request in asked] == [b"[{},{},{}]", b"[{}]", b"[{},{}]"]
+
+    def test_one_that_is_too_large_alone_costs_no_other(self) -> None:
+        def taken(id_: str) -> Answer:
+            return answered({"results": [{"id": id_, "outcome": "stored", "position": 1, "reason": None}]})
+
+        proxy = answered("<html>", 413, **{"content-type": "text/html"})
+        some = [Item(i, b"{}") for i in "abc"]
+        found, _, _ = run(talk().register(some), proxy, taken("a"), proxy, proxy, taken("c"))
+        assert [(answer.id, answer.outcome) for answer in found] == [("a", "stored"), ("b", "refused"), ("c", "stored")]
+        assert "413" in (found[1].reason or "")
 
     def test_answers_that_do_not_fit_their_traces_are_none(self) -> None:
         with pytest.raises(BadAnswer, match="results"):
