@@ -39,7 +39,8 @@ SPOOL_BYTES: Final = 1024**3
 """Some 400,000 traces: a day of a busy site, on a disk that has other uses."""
 
 REST_SECONDS: Final = 30.0
-"""A service that was away is not tried anew for so long: a large import would wait for each of its batches."""
+"""A service that was away is not tried anew for so long, nor what it could not judge: a large import would wait for
+both with each of its batches."""
 
 FAILURES_IN_A_ROW: Final = 10
 """At so many traces, each sent alone, a service fails that is broken itself: no trace's fault."""
@@ -94,6 +95,7 @@ class Spool:
         """For the service at *url*, below *folder*; nothing is made before there is something to keep."""
         self.folder = folder / quote(url, safe="")
         self._most, self._rests_until, self._reason = max_bytes, 0.0, ""
+        self._left_until = 0.0
 
     def __repr__(self) -> str:
         return f"Spool({str(self.folder)!r})"
@@ -106,7 +108,8 @@ class Spool:
         """
         if time.monotonic() >= self._rests_until:
             try:
-                yield from self.delivering(talk)
+                if time.monotonic() >= self._left_until and (yield from self.delivering(talk)):
+                    self._left_until = time.monotonic() + REST_SECONDS
                 return (yield from talk.register(some))
             except ServiceUnavailable as error:
                 self._rests_until, self._reason = time.monotonic() + REST_SECONDS, str(error)

@@ -136,6 +136,14 @@ def test_what_cannot_be_judged_now_waits_on_without_holding_up_others(spool: Spo
     assert not spool.waiting()
 
 
+def test_what_cannot_be_judged_now_is_not_sent_with_every_batch(spool: Spool) -> None:
+    stale, first, second = (samples.trace() for _ in range(3))
+    kept(spool, stale)
+    hand_in(spool, [first], told(stale, outcome="undecided"), told(first))
+    _, asked = hand_in(spool, [second], told(second))
+    assert (asked, spool.count()) == ([[second.id]], 1)
+
+
 def test_parts_of_one_batch_have_fates_of_their_own(spool: Spool) -> None:
     traces = [samples.trace() for _ in range(3)]
     b = traces[1]
