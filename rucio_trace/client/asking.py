@@ -39,6 +39,8 @@ __all__ = [
     "Unreached",
     "ask",
     "check_url",
+    "is_here",
+    "is_in_the_open",
     "read",
 ]
 
@@ -111,9 +113,19 @@ def check_url(url: str, *, secret: bool) -> str:
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise BadServiceUrl(shown, "more than that")
-    if secret and parts.scheme == "http" and host not in _LOCAL:
+    if secret and is_in_the_open(url):
         raise BadServiceUrl(shown, "http, on which anybody could read the token", "use https")
     return shown.rstrip("/")
+
+
+def is_here(url: str) -> bool:
+    """Whether *url* is of this machine, be it through a tunnel that ends here."""
+    return urlsplit(url).hostname in _LOCAL
+
+
+def is_in_the_open(url: str) -> bool:
+    """Whether anybody on the way could read and change what is said."""
+    return urlsplit(url).scheme != "https" and not is_here(url)
 
 
 def ask(request: Request, url: str, patience: float) -> Script[Answer]:

@@ -14,7 +14,7 @@ import httpx
 from isal import igzip
 
 from rucio_trace import __version__
-from rucio_trace.client.asking import MAX_ANSWER_BYTES, Answer, Pause, Request, Script, Unreached, check_url
+from rucio_trace.client.asking import MAX_ANSWER_BYTES, Answer, Pause, Request, Script, Unreached, check_url, is_here
 from rucio_trace.client.errors import BadToken
 from rucio_trace.client.spool import Spool, registering
 from rucio_trace.client.talk import Search, Talk
@@ -74,8 +74,9 @@ class _Base(ABC):
             if not _TOKEN.fullmatch(token):  # which a library would tell, token and all
                 raise BadToken(self.url)
             headers["Authorization"] = f"Bearer {token}"
-        # No redirection is followed: a token is for this service alone.
-        self._connect(headers=headers, verify=tls or ssl.create_default_context(), follow_redirects=False)
+        # No redirection is followed, and no proxy is asked for this machine: a token is for this service alone.
+        options = {"follow_redirects": False, "trust_env": not is_here(self.url)}
+        self._connect(headers=headers, verify=tls or ssl.create_default_context(), **options)
 
     @abstractmethod
     def _connect(self, **options: Any) -> None: ...

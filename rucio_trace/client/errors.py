@@ -61,7 +61,7 @@ class Denied(ConfigurationError):
             f"trace service {shown_url}",
             expected="to be allowed",
             found=detail,
-            hint="a token comes from store.token_file, --token-file or RUCIO_TRACE_TOKEN_FILE",
+            hint="a token comes from store.token_file or RUCIO_TRACE_TOKEN_FILE, beside --service from --token-file",
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -30,6 +32,8 @@ from rucio_trace.client import (
 from rucio_trace.client.asking import LONGEST_PAUSE_SECONDS, Answer, Pause, Request, Unreached, check_url
 from rucio_trace.client.records import fault_of, line_of, record_of
 from rucio_trace.client.talk import BODY_BYTES, Item, Search, Talk, items, portions
+from rucio_trace.config import Settings, Store
+from rucio_trace.configured import open_service
 from rucio_trace.envelope import to_json
 from rucio_trace.errors import ConfigurationError, Malformed, Refuted, StorageError
 from rucio_trace.statement import Event, format_time
@@ -105,6 +109,25 @@ class TestWhomWeAsk:
             Client("http://traces.example.org", "secret")
         assert Client("http://localhost:8085/", "secret").url == "http://localhost:8085"
         assert check_url("http://traces.example.org", secret=False) == "http://traces.example.org"
+
+    def test_no_proxy_stands_between_us_and_this_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as proxy:
+            proxy.settimeout(0.2)
+            monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+            monkeypatch.delenv("NO_PROXY", raising=False)
+            monkeypatch.delenv("no_proxy", raising=False)
+            with Client("http://localhost:9", "secret") as client, ThreadPoolExecutor() as pool:
+                asked = pool.submit(client.ready)
+                with pytest.raises(TimeoutError):
+                    proxy.accept()[0].close()
+                assert not asked.result(10)
+
+    @pytest.mark.parametrize(
+        ("url", "own"), [(URL, True), ("http://127.0.0.1:8085", True), ("http://traces.example.org", False)]
+    )
+    def test_times_that_anybody_could_have_changed_do_not_count(self, url: str, own: bool) -> None:
+        with open_service(Settings(store=Store(service=url))) as store:
+            assert store.own is own
 
     @pytest.mark.parametrize("token", ["", "secret\n", "sec ret", "sécret", "secret\0"])
     def test_what_no_header_holds_is_no_token(self, token: str) -> None:
