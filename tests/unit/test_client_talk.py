@@ -220,6 +220,16 @@ class TestRefusals:
             with pytest.raises(BadAnswer):
                 run(script, Answer(200, {}, body))
 
+    @pytest.mark.parametrize("told", [{}, {"position": None}, {"position": "7"}, {"position": True}, []])
+    def test_a_position_is_a_number(self, told: Any) -> None:
+        with pytest.raises(BadAnswer, match="position"):
+            run(talk().statistics(), answered(told))
+
+    @pytest.mark.parametrize("told", [[], [{}], [{}, {}, {}], [{}, 1], None])
+    def test_each_item_has_one_verdict(self, told: Any) -> None:
+        with pytest.raises(BadAnswer):
+            run(talk().verdicts([{"name": "a"}, {"name": "b"}]), answered({"verdicts": told}))
+
     @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5))
     def test_no_value_in_the_place_of_another_is_believed(self, value: Any) -> None:
         for key in ("id", "position", "registered_at", "trace"):
