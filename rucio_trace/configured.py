@@ -102,10 +102,10 @@ def open_service(settings: Settings, spool: Path | None = None) -> ServiceStore:
     from rucio_trace.client import Client, ServiceStore
     from rucio_trace.client.asking import is_in_the_open
 
-    token = read_secret(settings.store.token_file)
+    file = settings.store.token_file
     client = Client(
         settings.store.service,
-        token.decode("utf-8", "replace") if token is not None else None,
+        None if file is None else lambda: (read_secret(file) or b"").decode("utf-8", "replace"),
         patience=PATIENCE_SECONDS,
         spool=spool,
     )
