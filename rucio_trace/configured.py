@@ -94,21 +94,22 @@ def open_database(settings: Settings, *, migrate: bool) -> Store:
 
 
 def open_service(settings: Settings, spool: Path | None = None) -> ServiceStore:
-    """The service that the settings name.
+    """The service that the settings name. Its times of registration count if nobody on the way could change them.
 
     Raises:
         ConfigurationError: its URL or its token cannot be used.
     """
     from rucio_trace.client import Client, ServiceStore
+    from rucio_trace.client.asking import is_in_the_open
 
-    token = read_secret(settings.store.token_file)
+    file = settings.store.token_file
     client = Client(
         settings.store.service,
-        token.decode("utf-8", "replace") if token is not None else None,
+        None if file is None else lambda: (read_secret(file) or b"").decode("utf-8", "replace"),
         patience=PATIENCE_SECONDS,
         spool=spool,
     )
-    return ServiceStore(client, own=settings.own_service)
+    return ServiceStore(client, own=settings.own_service and not is_in_the_open(client.url))
 
 
 def load_signer(key: Path, certificate: Path, password_file: Path | None) -> Signer:

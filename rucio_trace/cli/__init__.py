@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from rucio_trace import __version__
 
@@ -199,7 +200,7 @@ def _render(error: Exception) -> int:
     envvar="RUCIO_TRACE_TOKEN_FILE",
     show_envvar=True,
     metavar="FILE",
-    help="Holds the token for the trace service.",
+    help="Holds the token for the trace service. The variable's is for the service in the settings alone.",
 )
 @click.option("--traceback", is_flag=True, help="On an internal error show the stack trace.")
 def cli(config: Path | None, service: str | None, token_file: Path | None, traceback: bool) -> None:
@@ -221,17 +222,22 @@ def settings_of(ctx: click.Context) -> Settings:
     root = ctx.find_root()
     if not isinstance(root.obj, Settings):
         settings = Settings.load(root.params.get("config"))
-        root.obj = _with_service(settings, root.params.get("service"), root.params.get("token_file"))
+        given = root.get_parameter_source("token_file") is ParameterSource.COMMANDLINE
+        root.obj = _with_service(settings, root.params.get("service"), root.params.get("token_file"), given=given)
     return root.obj
 
 
-def _with_service(settings: Settings, service: str | None, token_file: Path | None) -> Settings:
-    """*settings* with what the command line says of a service; a token is only sent to whom it is for."""
+def _with_service(settings: Settings, service: str | None, token_file: Path | None, *, given: bool) -> Settings:
+    """*settings* with what the command line says of a service.
+
+    A token is only sent to whom it is for: that of the settings or the environment to the settings' service alone, to
+    any other one that is *given* on the command line as the service is.
+    """
     from rucio_trace.config import Store
 
     if service:
         own = service.rstrip("/") == settings.store.service.rstrip("/")
-        token = token_file or (settings.store.token_file if own else None)
+        token = (token_file if own or given else None) or (settings.store.token_file if own else None)
         return replace(settings, store=Store(service=service, token_file=token), own_service=own)
     if token_file and settings.store.service:
         return replace(settings, store=replace(settings.store, token_file=token_file))

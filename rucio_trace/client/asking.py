@@ -22,6 +22,7 @@ from rucio_trace.client.errors import (
     Denied,
     NoService,
     NotTaken,
+    ServiceFailed,
     ServiceUnavailable,
     TooLarge,
     Unreadable,
@@ -38,6 +39,8 @@ __all__ = [
     "Unreached",
     "ask",
     "check_url",
+    "is_here",
+    "is_in_the_open",
     "read",
 ]
 
@@ -110,9 +113,19 @@ def check_url(url: str, *, secret: bool) -> str:
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise BadServiceUrl(shown, "more than that")
-    if secret and parts.scheme == "http" and host not in _LOCAL:
+    if secret and is_in_the_open(url):
         raise BadServiceUrl(shown, "http, on which anybody could read the token", "use https")
     return shown.rstrip("/")
+
+
+def is_here(url: str) -> bool:
+    """Whether *url* is of this machine, be it through a tunnel that ends here."""
+    return urlsplit(url).hostname in _LOCAL
+
+
+def is_in_the_open(url: str) -> bool:
+    """Whether anybody on the way could read and change what is said."""
+    return urlsplit(url).scheme != "https" and not is_here(url)
 
 
 def ask(request: Request, url: str, patience: float) -> Script[Answer]:
@@ -173,13 +186,14 @@ def check(answer: Answer, url: str) -> None:
     if status in (200, 202):
         return
     if status >= 500:
-        raise ServiceUnavailable(url, _detail(answer))
+        raise (ServiceFailed if status == 500 else ServiceUnavailable)(url, _detail(answer))
     if status in (401, 403):
         raise Denied(url, _detail(answer))
+    if status == 413:  # a proxy before the service has a limit of its own, and words of its own
+        raise TooLarge(url, _detail(answer))
     if not is_problem(answer):
         raise NoService(url, _detail(answer))
-    kind = TooLarge if status == 413 else Unreadable if status in _UNREADABLE else NotTaken
-    raise kind(url, _detail(answer))
+    raise (Unreadable if status in _UNREADABLE else NotTaken)(url, _detail(answer))
 
 
 def is_problem(answer: Answer) -> bool:

@@ -14,13 +14,13 @@ import httpx
 from isal import igzip
 
 from rucio_trace import __version__
-from rucio_trace.client.asking import MAX_ANSWER_BYTES, Answer, Pause, Request, Script, Unreached, check_url
+from rucio_trace.client.asking import MAX_ANSWER_BYTES, Answer, Pause, Request, Script, Unreached, check_url, is_here
 from rucio_trace.client.errors import BadToken
 from rucio_trace.client.spool import Spool, registering
 from rucio_trace.client.talk import Search, Talk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -49,18 +49,19 @@ class _Base(ABC):
     def __init__(
         self,
         url: str,
-        token: str | None = None,
+        token: str | Callable[[], str] | None = None,
         *,
         patience: float = PATIENCE_SECONDS,
         spool: Path | Spool | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """For the service at *url*; *token* is sent with every question, and shown nowhere.
+        """For the service at *url*; *token* is sent with every question, and shown nowhere. A function that
+        gives it is called again when the service refuses it: it may have been replaced.
 
         What is busy or away is asked again for up to *patience* seconds; after that once for each question, until it
-        answers one. With *spool*, a folder, what `register` could
-        not deliver is kept there and delivered before anything else the next time. *tls* is for authorities that the
-        system does not know; by default they are the system's, or those of SSL_CERT_FILE.
+        answers one. With *spool*, a folder, what `register` could not deliver is kept there and delivered before
+        anything else the next time. *tls* is for authorities that the system does not know; by default they are the
+        system's, or those of SSL_CERT_FILE.
 
         Raises:
             BadServiceUrl: no such URL, or a token would travel in the open.
@@ -69,13 +70,12 @@ class _Base(ABC):
         self.url: Final = check_url(url, secret=token is not None)
         self._talk = Talk(self.url, patience)
         self._spool = spool if isinstance(spool, Spool | None) else Spool(spool, self.url)
+        self._token = token
+        self._authorization = self._authorize()
         headers = {"User-Agent": f"rucio-trace/{__version__}", "Accept-Encoding": "gzip"}
-        if token is not None:
-            if not _TOKEN.fullmatch(token):  # which a library would tell, token and all
-                raise BadToken(self.url)
-            headers["Authorization"] = f"Bearer {token}"
-        # No redirection is followed: a token is for this service alone.
-        self._connect(headers=headers, verify=tls or ssl.create_default_context(), follow_redirects=False)
+        # No redirection is followed, and no proxy is asked for this machine: a token is for this service alone.
+        options = {"follow_redirects": False, "trust_env": not is_here(self.url)}
+        self._connect(headers=headers, verify=tls or ssl.create_default_context(), **options)
 
     @abstractmethod
     def _connect(self, **options: Any) -> None: ...
@@ -88,12 +88,33 @@ class _Base(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
+    def _authorize(self) -> dict[str, str]:
+        """The header with the token, which is read anew where it may change.
+
+        Raises:
+            BadToken: a header cannot hold it.
+        """
+        token = self._token() if callable(self._token) else self._token
+        if token is None:
+            return {}
+        if not _TOKEN.fullmatch(token):  # which a library would tell, token and all
+            raise BadToken(self.url)
+        return {"Authorization": f"Bearer {token}"}
+
+    def _has_other(self, sent: dict[str, Any], answer: Answer | Unreached) -> bool:
+        """Whether the token of *sent* was refused, and there is another one by now, which it bears then."""
+        if not callable(self._token) or isinstance(answer, Unreached) or answer.status != 401:
+            return False
+        before, self._authorization = sent["headers"], self._authorize()
+        sent["headers"] = before | self._authorization
+        return bool(sent["headers"] != before)
+
     def _sent(self, request: Request) -> dict[str, Any]:
         """*request* for httpx."""
-        headers = {}
+        headers = dict(self._authorization)
         content = request.body
         if content is not None:
-            headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+            headers |= {"Content-Type": "application/json", "Content-Encoding": "gzip"}
             content = igzip.compress(content, _COMPRESSION)
         return {
             "method": request.method,
@@ -136,13 +157,15 @@ class Client(_Base):
                         time.sleep(step.seconds)
                         step = script.send(None)
                     else:
-                        step = script.send(self._answer(step))
+                        sent = self._sent(step)
+                        answer = self._answer(sent)
+                        step = script.send(self._answer(sent) if self._has_other(sent, answer) else answer)
             except StopIteration as done:
                 return done.value  # type: ignore[no-any-return]
 
-    def _answer(self, request: Request) -> Answer | Unreached:
+    def _answer(self, sent: Mapping[str, Any]) -> Answer | Unreached:
         try:
-            with self._http.stream(**self._sent(request)) as response:
+            with self._http.stream(**sent) as response:
                 body = _Body()
                 for piece in response.iter_bytes():
                     body.add(piece)
@@ -274,13 +297,15 @@ class AsyncClient(_Base):
                         await asyncio.sleep(step.seconds)
                         step = script.send(None)
                     else:
-                        step = script.send(await self._answer(step))
+                        sent = self._sent(step)
+                        answer = await self._answer(sent)
+                        step = script.send(await self._answer(sent) if self._has_other(sent, answer) else answer)
             except StopIteration as done:
                 return done.value  # type: ignore[no-any-return]
 
-    async def _answer(self, request: Request) -> Answer | Unreached:
+    async def _answer(self, sent: Mapping[str, Any]) -> Answer | Unreached:
         try:
-            async with self._http.stream(**self._sent(request)) as response:
+            async with self._http.stream(**sent) as response:
                 body = _Body()
                 async for piece in response.aiter_bytes():
                     body.add(piece)

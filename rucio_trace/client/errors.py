@@ -9,6 +9,7 @@ __all__ = [
     "Denied",
     "NoService",
     "NotTaken",
+    "ServiceFailed",
     "ServiceUnavailable",
     "TooLarge",
     "Unreadable",
@@ -41,6 +42,10 @@ class ServiceUnavailable(StorageError):
         super().__init__(f"trace service {shown_url}", expected="an answer", found=reason)
 
 
+class ServiceFailed(ServiceUnavailable):
+    """The service broke at what it was sent (500); at something else it may not."""
+
+
 class BadAnswer(StorageError):
     """The service answered what no trace service answers, or a trace that was altered: nothing of it is used."""
 
@@ -56,7 +61,7 @@ class Denied(ConfigurationError):
             f"trace service {shown_url}",
             expected="to be allowed",
             found=detail,
-            hint="a token comes from store.token_file, --token-file or RUCIO_TRACE_TOKEN_FILE",
+            hint="a token comes from store.token_file or RUCIO_TRACE_TOKEN_FILE, beside --service from --token-file",
         )
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from rucio_trace.client.asking import Pause, Script
-from rucio_trace.client.errors import NotTaken, ServiceUnavailable, Unreadable
+from rucio_trace.client.errors import NotTaken, ServiceFailed, ServiceUnavailable, Unreadable
 from rucio_trace.client.talk import Item, items, portions
 from rucio_trace.errors import StorageError
 from rucio_trace.store.records import Outcome, Registration
@@ -39,7 +39,11 @@ SPOOL_BYTES: Final = 1024**3
 """Some 400,000 traces: a day of a busy site, on a disk that has other uses."""
 
 REST_SECONDS: Final = 30.0
-"""A service that was away is not tried anew for so long: a large import would wait for each of its batches."""
+"""A service that was away is not tried anew for so long, nor what it could not judge: a large import would wait for
+both with each of its batches."""
+
+FAILURES_IN_A_ROW: Final = 10
+"""At so many traces, each sent alone, a service fails that is broken itself: no trace's fault."""
 
 _SUFFIX: Final = ".ndjson"
 _UNFINISHED: Final = ".new-"
@@ -91,6 +95,7 @@ class Spool:
         """For the service at *url*, below *folder*; nothing is made before there is something to keep."""
         self.folder = folder / quote(url, safe="")
         self._most, self._rests_until, self._reason = max_bytes, 0.0, ""
+        self._left_until = 0.0
 
     def __repr__(self) -> str:
         return f"Spool({str(self.folder)!r})"
@@ -103,7 +108,8 @@ class Spool:
         """
         if time.monotonic() >= self._rests_until:
             try:
-                yield from self.delivering(talk)
+                if time.monotonic() >= self._left_until and (yield from self.delivering(talk)):
+                    self._left_until = time.monotonic() + REST_SECONDS
                 return (yield from talk.register(some))
             except ServiceUnavailable as error:
                 self._rests_until, self._reason = time.monotonic() + REST_SECONDS, str(error)
@@ -120,7 +126,7 @@ class Spool:
         if not self.waiting():
             return 0
         until = time.monotonic() + talk.patience
-        left = 0
+        left, failures = 0, list[ServiceFailed]()
         with self._file(".delivering") as lock:
             while not _try_lock(lock):
                 if time.monotonic() > until:
@@ -128,10 +134,7 @@ class Spool:
                 yield Pause(0.1)
             for path in self.waiting():
                 texts = path.read_bytes().splitlines()
-                try:
-                    answers = yield from talk.register([Item("", text) for text in texts])
-                except (Unreadable, NotTaken) as error:
-                    answers = [Registration("", None, Outcome.REFUSED, str(error)) for _ in texts]
+                answers = yield from _handing_in(talk, [Item("", text) for text in texts], failures)
                 left += self._settle(path, texts, answers)
         return left
 
@@ -221,6 +224,31 @@ class Spool:
                 os.close(descriptor)
         except OSError as error:
             raise SpoolBroken(self.folder, error) from error
+
+
+def _handing_in(talk: Talk, some: Sequence[Item], failures: list[ServiceFailed]) -> Script[list[Registration]]:
+    """One answer each: what spoils the request is parted from the rest by halving, and is refused alone.
+
+    Where the service fails nothing is known of the trace. *failures* are those since it last took anything.
+
+    Raises:
+        ServiceUnavailable: it is away, or fails at whatever it is sent.
+    """
+    try:
+        answers = yield from talk.register(some)
+    except (Unreadable, NotTaken, ServiceFailed) as error:
+        if len(some) > 1:
+            half = len(some) // 2
+            first = yield from _handing_in(talk, some[:half], failures)
+            return [*first, *(yield from _handing_in(talk, some[half:], failures))]
+        if not isinstance(error, ServiceFailed):
+            return [Registration(some[0].id, None, Outcome.REFUSED, str(error))]
+        failures.append(error)
+        if len(failures) == FAILURES_IN_A_ROW:
+            raise
+        return [Registration(some[0].id, None, Outcome.UNDECIDED, str(error))]
+    failures.clear()
+    return answers
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rucio_trace.statement import ProductKey
     from rucio_trace.store.histories import MayJoin
     from rucio_trace.store.records import BatchLine, Registration, Stored
+    from rucio_trace.store.search import Kind
     from rucio_trace.verify import Evidence
 
 __all__ = ["ServiceStore"]
@@ -90,14 +91,6 @@ class ServiceStore(TraceStore):
         known = self._client.products(keys, traces=False).products
         return {key: list(of.lines) for key, of in known.items() if of.lines}
 
-    def newest(self, dids: Collection[str]) -> dict[str, ProductKey | None]:
-        newest: dict[str, ProductKey | None] = dict.fromkeys(dids)
-        for stored in self._client.find("dids", dids):
-            key = stored.trace.statement.product
-            if key is not None and key.did in newest:
-                newest[key.did] = max(key, newest[key.did] or key, key=lambda key: key.generation)
-        return newest
-
     def line_proof(self, key: ProductKey, rse: str | None = None) -> LineProof | None:
         """Made from the list, which is held against what was signed."""
         lines = [line for line in self.proven([key]).get(key, ()) if line.stands and rse in (None, line.rse)]
@@ -127,38 +120,20 @@ class ServiceStore(TraceStore):
         return data
 
     def created_outside(self, names: Collection[str]) -> dict[str, list[Stored]]:
-        found = [s for s in self._client.find("names", names) if s.trace.statement.outside]
+        found = [s for s in self._find("names", names) if s.trace.statement.outside]
         created = [s for s in found if s.trace.statement.event is Event.CREATE]
         return {name: [s for s in created if s.trace.statement.name == name] for name in names} if created else {}
 
-    def by_id(self, trace_id: str) -> list[Stored]:
-        return [s for s in self._client.find("ids", [trace_id]) if s.id == trace_id]
-
     def by_ids(self, trace_ids: Collection[str]) -> dict[str, Stored]:
         found: dict[str, Stored] = {}
-        for stored in self._client.find("ids", trace_ids):
+        for stored in self._find("ids", trace_ids):
             if stored.id in trace_ids:
                 found.setdefault(stored.id, stored)
         return found
 
-    def by_name(self, name: str, *, limit: int | None = None) -> list[Stored]:
-        found = self._client.find("names", [name.rpartition("/")[2]], limit=limit)
-        if "/" in name:
-            return [s for s in found if (key := s.trace.statement.product) is not None and key.name == name]
-        return [s for s in found if s.trace.statement.name == name]
-
-    def by_did(self, scope: str, name: str, *, limit: int | None = None) -> list[Stored]:
-        did = f"{scope}:{name}"
-        return [s for s in self._client.find("dids", [did], limit=limit) if s.trace.statement.did == did]
-
-    def by_digest(self, hexadecimal: str | Collection[str], *, limit: int | None = None) -> list[Stored]:
-        wanted = {hexadecimal} if isinstance(hexadecimal, str) else set(hexadecimal)
-        found = self._client.find("digests", {text for text in wanted if _is_hex(text)}, limit=limit)
-        return [s for s in found if wanted & {s.trace.statement.hash, *s.trace.statement.digests.values()}]
-
-    def by_content(self, hexadecimal: str, *, limit: int | None = None) -> list[Stored]:
-        found = self._client.find("contents", [hexadecimal] if _is_hex(hexadecimal) else [], limit=limit)
-        return [s for s in found if any(c.hash == hexadecimal for c in s.trace.statement.contents or ())]
+    def _find(self, kind: Kind, values: Collection[str], limit: int | None = None) -> list[Stored]:
+        wanted = [text for text in values if _is_hex(text)] if kind in ("digests", "contents") else values
+        return self._client.find(kind, wanted, limit=limit)
 
     def search(self, *, name_prefix: str | None = None, limit: int = 100, **filters: Any) -> list[Stored]:
         return list(self._client.search(prefix=name_prefix, limit=limit, **filters))

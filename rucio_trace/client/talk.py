@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -24,6 +25,7 @@ from rucio_trace.client.records import (
 )
 from rucio_trace.errors import Malformed
 from rucio_trace.statement import format_time
+from rucio_trace.store.records import Outcome, Registration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from rucio_trace.envelope import Trace
     from rucio_trace.lineage import Lineage
     from rucio_trace.statement import ProductKey
-    from rucio_trace.store.records import BatchLine, Registration, Stored
+    from rucio_trace.store.records import BatchLine, Stored
 
 __all__ = ["Changes", "Histories", "Item", "Known", "Search", "Talk", "items", "portions"]
 
@@ -108,19 +110,19 @@ class Talk:
     # ------------------------------------------------------------------------------ writing
 
     def register(self, some: Sequence[Item]) -> Script[list[Registration]]:
-        """Hand in one of `portions`, in parts if the service wants them smaller; one answer each, in their order."""
+        """Hand in one of `portions`, in parts if the service wants them smaller; one answer each, in their order.
+
+        What is too large alone is refused, and costs no other.
+        """
 
         def parse(value: Any) -> list[Registration]:
-            results = [registration_of(result) for result in typed(value, "results", list)]
-            if len(results) != len(some):
-                raise Malformed("results", expected=f"{len(some)}", found=f"{len(results)}")
-            return results
+            return [registration_of(result) for result in _each(value, "results", len(some))]
 
         try:
             return (yield from self._post("traces", b"[" + b",".join(item.text for item in some) + b"]", parse))
-        except TooLarge:
+        except TooLarge as error:
             if len(some) == 1:
-                raise
+                return [Registration(some[0].id, None, Outcome.REFUSED, str(error))]
             half = len(some) // 2
             return [*(yield from self.register(some[:half])), *(yield from self.register(some[half:]))]
 
@@ -165,8 +167,7 @@ class Talk:
     def verdicts(self, items: Sequence[Mapping[str, Any]]) -> Script[list[dict[str, Any]]]:
         told: list[dict[str, Any]] = []
         for some in _portioned(items, VERDICTS_A_REQUEST):
-            answered = yield from self._post("verdicts", _json({"items": some}), lambda v: typed(v, "verdicts", list))
-            told += answered
+            told += yield from self._post("verdicts", _json({"items": some}), partial(_verdicts, count=len(some)))
         return told
 
     def lineage(
@@ -192,7 +193,7 @@ class Talk:
         )
 
     def statistics(self) -> Script[dict[str, Any]]:
-        return self.get("statistics", [], _an_object)
+        return self.get("statistics", [], _statistics)
 
     def ready(self) -> Script[bool]:
         """Whether it answers that it is ready; asked once."""
@@ -319,6 +320,23 @@ def _histories(value: Any) -> Histories:
                     found=stored.trace.statement.did or "none",
                 )
     return Histories({each.product: each for each in known}, records_of(value["strangers"]))
+
+
+def _each(value: Any, key: str, count: int) -> list[Any]:
+    """`value[key]`, an answer to each of so many."""
+    found = typed(value, key, list)
+    if len(found) != count:
+        raise Malformed(key, expected=f"{count}", found=f"{len(found)}")
+    return found
+
+
+def _verdicts(value: Any, count: int) -> list[dict[str, Any]]:
+    return [_an_object(each) for each in _each(value, "verdicts", count)]
+
+
+def _statistics(value: Any) -> dict[str, Any]:
+    typed(value, "position", int)  # which others rely on
+    return _an_object(value)
 
 
 def _an_object(value: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What commands and daemons ask of a trace store, be it a database of their own or a trace service.
 
-`Store` says what each method promises; both kinds keep those promises.
+What is not promised here `Store` promises; both kinds keep it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rucio_trace.status import Status
     from rucio_trace.store.histories import MayJoin
     from rucio_trace.store.records import BatchLine, Registration, Stored
+    from rucio_trace.store.search import Kind
     from rucio_trace.trace import ProductKey, Statement
     from rucio_trace.verify import Evidence
 
@@ -68,8 +69,16 @@ class TraceStore(ABC):
     def of_products_since(self, position: int, limit: int = 1_000) -> list[Stored]: ...
     @abstractmethod
     def product(self, keys: Collection[ProductKey], may_join: MayJoin = anybody) -> dict[ProductKey, list[Stored]]: ...
-    @abstractmethod
-    def newest(self, dids: Collection[str]) -> dict[str, ProductKey | None]: ...
+
+    def newest(self, dids: Collection[str]) -> dict[str, ProductKey | None]:
+        """The newest product of each of *dids* ("scope:name") that there are traces of."""
+        newest: dict[str, ProductKey | None] = dict.fromkeys(dids)
+        for stored in self._find("dids", dids):
+            key = stored.trace.statement.product
+            if key is not None and key.did in newest:
+                newest[key.did] = max(key, newest[key.did] or key, key=lambda key: key.generation)
+        return newest
+
     @abstractmethod
     def proven(self, keys: Collection[ProductKey]) -> dict[ProductKey, list[BatchLine]]: ...
     @abstractmethod
@@ -91,17 +100,38 @@ class TraceStore(ABC):
     @abstractmethod
     def created_outside(self, names: Collection[str]) -> dict[str, list[Stored]]: ...
     @abstractmethod
-    def by_id(self, trace_id: str) -> list[Stored]: ...
-    @abstractmethod
     def by_ids(self, trace_ids: Collection[str]) -> dict[str, Stored]: ...
     @abstractmethod
-    def by_name(self, name: str, *, limit: int | None = None) -> list[Stored]: ...
-    @abstractmethod
-    def by_did(self, scope: str, name: str, *, limit: int | None = None) -> list[Stored]: ...
-    @abstractmethod
-    def by_digest(self, hexadecimal: str | Collection[str], *, limit: int | None = None) -> list[Stored]: ...
-    @abstractmethod
-    def by_content(self, hexadecimal: str, *, limit: int | None = None) -> list[Stored]: ...
+    def _find(self, kind: Kind, values: Collection[str], limit: int | None = None) -> list[Stored]:
+        """Traces with these ids, base names and so on, the oldest first; a little too much does no harm."""
+
+    def by_id(self, trace_id: str) -> list[Stored]:
+        """The trace with this id; several only where members of the Traceability Service signed the same text."""
+        return [s for s in self._find("ids", [trace_id]) if s.id == trace_id]
+
+    def by_name(self, name: str, *, limit: int | None = None) -> list[Stored]:
+        """Traces of files with this base name, or this whole DID name if it holds folders."""
+        found = self._find("names", [name.rpartition("/")[2]], limit)
+        if "/" in name:
+            return [s for s in found if (key := s.trace.statement.product) is not None and key.name == name]
+        return [s for s in found if s.trace.statement.name == name]
+
+    def by_did(self, scope: str, name: str, *, limit: int | None = None) -> list[Stored]:
+        """Traces of this DID, of all generations and of every Rucio."""
+        did = f"{scope}:{name}"
+        return [s for s in self._find("dids", [did], limit) if s.trace.statement.did == did]
+
+    def by_digest(self, hexadecimal: str | Collection[str], *, limit: int | None = None) -> list[Stored]:
+        """Traces of files with one of these digests, of any algorithm."""
+        wanted = {hexadecimal} if isinstance(hexadecimal, str) else set(hexadecimal)
+        found = self._find("digests", wanted, limit)
+        return [s for s in found if wanted & {s.trace.statement.hash, *s.trace.statement.digests.values()}]
+
+    def by_content(self, hexadecimal: str, *, limit: int | None = None) -> list[Stored]:
+        """Traces of archives that hold a member with this digest."""
+        found = self._find("contents", [hexadecimal], limit)
+        return [s for s in found if any(c.hash == hexadecimal for c in s.trace.statement.contents or ())]
+
     @abstractmethod
     def search(
         self,

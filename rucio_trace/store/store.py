@@ -205,17 +205,6 @@ class Store(TraceStore):
             found = self._reader.histories(connection, keys, may_join)
         return {key: found.get(key, []) for key in keys}
 
-    def newest(self, dids: Collection[str]) -> dict[str, ProductKey | None]:
-        """The newest product of each of *dids* ("scope:name") that there are traces of."""
-        with self._database.reading() as connection:
-            found = self._reader.read(connection, read.of_dids(dids))
-        newest: dict[str, ProductKey | None] = dict.fromkeys(dids)
-        for stored in found:
-            key = stored.trace.statement.product
-            if key is not None and key.did in newest:
-                newest[key.did] = max(key, newest[key.did] or key, key=lambda key: key.generation)
-        return newest
-
     def proven(self, keys: Collection[ProductKey]) -> dict[ProductKey, list[BatchLine]]:
         """The lines of batches on these products, in the order of positions; no key where there are none.
 
@@ -242,10 +231,6 @@ class Store(TraceStore):
             found = self._reader.created_outside(connection, names)
         return {name: [s for s in found if s.trace.statement.name == name] for name in names} if found else {}
 
-    def by_id(self, trace_id: str) -> list[Stored]:
-        """The trace with this id; several only where members of the Traceability Service signed the same text."""
-        return self._read(traces.c.id == indexable(trace_id))
-
     def by_ids(self, trace_ids: Collection[str]) -> dict[str, Stored]:
         """The traces with these ids, those there are; of several with one id the first."""
         found: dict[str, Stored] = {}
@@ -253,29 +238,6 @@ class Store(TraceStore):
             for stored in self._read(traces.c.id.in_([indexable(i) for i in some])):
                 found.setdefault(stored.id, stored)
         return found
-
-    def by_name(self, name: str, *, limit: int | None = None) -> list[Stored]:
-        """Traces of files with this base name, or this whole DID name if it holds folders."""
-        found = self._read(read.named([name.rpartition("/")[2]]), limit)
-        if "/" in name:
-            return [s for s in found if (key := s.trace.statement.product) is not None and key.name == name]
-        return [s for s in found if s.trace.statement.name == name]
-
-    def by_did(self, scope: str, name: str, *, limit: int | None = None) -> list[Stored]:
-        """Traces of this DID, of all generations and of every Rucio."""
-        did = f"{scope}:{name}"
-        return [s for s in self._read(read.of_dids([did]), limit) if s.trace.statement.did == did]
-
-    def by_digest(self, hexadecimal: str | Collection[str], *, limit: int | None = None) -> list[Stored]:
-        """Traces of files with one of these digests, of any algorithm."""
-        wanted = {hexadecimal} if isinstance(hexadecimal, str) else set(hexadecimal)
-        found = self._read(read.bearing(wanted, of_content=False), limit)
-        return [s for s in found if wanted & {s.trace.statement.hash, *s.trace.statement.digests.values()}]
-
-    def by_content(self, hexadecimal: str, *, limit: int | None = None) -> list[Stored]:
-        """Traces of archives that hold a member with this digest."""
-        found = self._read(read.bearing([hexadecimal], of_content=True), limit)
-        return [s for s in found if any(c.hash == hexadecimal for c in s.trace.statement.contents or ())]
 
     def search(
         self,
@@ -414,6 +376,9 @@ class Store(TraceStore):
         """
         with self._database.snapshot() as connection:
             return explore(StoredRecords(connection, self._reader), digests, up=up, depth=depth)
+
+    def _find(self, kind: Kind, values: Collection[str], limit: int | None = None) -> list[Stored]:
+        return self._read(condition_of(kind, values), limit)
 
     def _read(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Stored]:
         with self._database.reading() as connection:

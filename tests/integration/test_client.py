@@ -21,6 +21,8 @@ from rucio_trace.client import (
     NotTaken,
     ServiceUnavailable,
 )
+from rucio_trace.config import Settings, Store
+from rucio_trace.configured import open_service
 from rucio_trace.faults import UnknownIssuer
 from rucio_trace.statement import Event
 from rucio_trace.store import Outcome
@@ -111,6 +113,26 @@ def test_who_may_not_register_is_told_what_to_do(service: Service, caplog: pytes
         client.register([samples.trace()])
     assert service.token not in caplog.text
     assert "wrong-secret" not in caplog.text
+
+
+def test_a_token_that_is_replaced_in_its_file_needs_no_restart(service: Service, folder: Path) -> None:
+    file = folder / "token"
+    file.write_text("rt_ended\n")
+
+    async def ask() -> None:
+        async with AsyncClient(service.url, lambda: file.read_text().strip()) as client:
+            file.write_text(service.token)
+            (answer,) = await client.register([samples.trace()])
+            assert answer.outcome is Outcome.STORED
+
+    with open_service(Settings(store=Store(service=service.url, token_file=file))) as store:
+        with pytest.raises(Denied):
+            store.register([samples.trace()])
+        asyncio.run(ask())
+        (answer,) = store.register([samples.trace()])
+        assert answer.outcome is Outcome.STORED
+        file.unlink()  # it is looked at again only when it is refused
+        assert store.register([samples.trace()])
 
 
 def test_a_path_below_which_there_is_no_service_is_told(service: Service) -> None:

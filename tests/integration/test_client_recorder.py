@@ -6,16 +6,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from auditor_kit import AuditKit
 from client_kit import Service
+from rucio_trace_policy.tables import tables
+from sqlalchemy import select
 
 from rucio_trace import configured
-from rucio_trace.client import ServiceStore, ServiceUnavailable
+from rucio_trace.client import Denied, ServiceStore, ServiceUnavailable
 from rucio_trace.config import Settings
+from rucio_trace.service.access import Role
+from rucio_trace.service.tokens import TokenFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,6 +131,25 @@ def test_a_batch_of_the_auditor_goes_through_the_service(kit: ServedKit, here: R
     (line,) = kit.store.proven([key])[key]
     assert line.batch.id == batch.id
     assert kit.store.line_proof(key) is not None
+
+
+def test_a_batch_that_the_service_denies_is_tried_soon_and_a_new_token_needs_no_restart(
+    kit: ServedKit, here: Rse
+) -> None:
+    kit.filled(here, 3)
+    kit.start()
+    auditor, tokens = kit.auditor(), TokenFile(kit.service.folder / "tokens.json")
+    with pytest.raises(Denied):
+        kit.work(auditor, lambda seam: tokens.revoke("recorder") if seam == "kept" else None)
+    batches = tables(kit.rucio.backend).audit_batches
+    with kit.rucio.engine.connect() as connection:
+        [batch] = connection.execute(select(batches)).all()
+    assert "to be allowed" in batch.last_error
+    assert batch.claimed_until < batch.at + auditor.options.lease  # it is nobody's, and rests
+    kit.service.token_file.write_text(tokens.create("new", "SITE-A", [Role.REGISTER, Role.READ], datetime.now(UTC)))
+    kit.make_work_due()
+    kit.work(auditor)
+    assert len(kit.batches()) == 1
 
 
 @pytest.mark.timeout(300)

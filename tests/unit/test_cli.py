@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rucio_trace import __version__
-from rucio_trace.cli import COMMANDS, cli
+from rucio_trace.cli import COMMANDS, cli, settings_of
 from rucio_trace.cli.terminal import printable, show_table
 
 if TYPE_CHECKING:
@@ -170,6 +170,27 @@ def test_wrong_use_ends_with_2_and_a_clear_message(arguments: list[str]) -> None
     result = run(*arguments, code=2)
     assert result.stderr.strip()
     assert not result.stdout or "Usage" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("asked", "by_hand", "token"),
+    [
+        (None, None, "variable"),
+        ("https://own.example.org/", None, "variable"),
+        ("https://other.example.org", None, None),
+        ("https://other.example.org", "by-hand", "by-hand"),
+        ("https://own.example.org", "by-hand", "by-hand"),
+    ],
+)
+def test_a_token_is_only_for_the_service_that_it_was_named_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, by_hand: str | None, token: str | None
+) -> None:
+    (tmp_path / "settings.toml").write_text('[store]\nservice = "https://own.example.org"\ntoken_file = "settings"\n')
+    monkeypatch.setenv("RUCIO_TRACE_TOKEN_FILE", "variable")
+    options = {"--config": str(tmp_path / "settings.toml"), "--service": asked, "--token-file": by_hand}
+    arguments = [part for option in options.items() if option[1] for part in option if part]
+    found = settings_of(cli.make_context("rucio-trace", [*arguments, "search"])).store.token_file
+    assert found == (None if token is None else Path(token))
 
 
 def test_hash_prints_what_b3sum_would(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -22,12 +24,16 @@ from rucio_trace.client import (
     Denied,
     NoService,
     NotTaken,
+    ServiceFailed,
     ServiceUnavailable,
+    TooLarge,
     Unreadable,
 )
 from rucio_trace.client.asking import LONGEST_PAUSE_SECONDS, Answer, Pause, Request, Unreached, check_url
 from rucio_trace.client.records import fault_of, line_of, record_of
 from rucio_trace.client.talk import BODY_BYTES, Item, Search, Talk, items, portions
+from rucio_trace.config import Settings, Store
+from rucio_trace.configured import open_service
 from rucio_trace.envelope import to_json
 from rucio_trace.errors import ConfigurationError, Malformed, Refuted, StorageError
 from rucio_trace.statement import Event, format_time
@@ -104,6 +110,25 @@ class TestWhomWeAsk:
         assert Client("http://localhost:8085/", "secret").url == "http://localhost:8085"
         assert check_url("http://traces.example.org", secret=False) == "http://traces.example.org"
 
+    def test_no_proxy_stands_between_us_and_this_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as proxy:
+            proxy.settimeout(0.2)
+            monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+            monkeypatch.delenv("NO_PROXY", raising=False)
+            monkeypatch.delenv("no_proxy", raising=False)
+            with Client("http://localhost:9", "secret") as client, ThreadPoolExecutor() as pool:
+                asked = pool.submit(client.ready)
+                with pytest.raises(TimeoutError):
+                    proxy.accept()[0].close()
+                assert not asked.result(10)
+
+    @pytest.mark.parametrize(
+        ("url", "own"), [(URL, True), ("http://127.0.0.1:8085", True), ("http://traces.example.org", False)]
+    )
+    def test_times_that_anybody_could_have_changed_do_not_count(self, url: str, own: bool) -> None:
+        with open_service(Settings(store=Store(service=url))) as store:
+            assert store.own is own
+
     @pytest.mark.parametrize("token", ["", "secret\n", "sec ret", "sécret", "secret\0"])
     def test_what_no_header_holds_is_no_token(self, token: str) -> None:
         with pytest.raises(BadToken) as caught:
@@ -167,8 +192,9 @@ class TestRefusals:
             (problem(409), NotTaken, Refuted),
             (problem(401), Denied, ConfigurationError),
             (problem(403), Denied, ConfigurationError),
-            (problem(500), ServiceUnavailable, StorageError),
+            (problem(500), ServiceFailed, StorageError),
             (answered("<html>", 404), NoService, ConfigurationError),
+            (answered("<html>because", 413), TooLarge, Malformed),
             (answered("", 302, location="https://elsewhere.example.org/?q"), NoService, ConfigurationError),
         ],
     )
@@ -177,7 +203,7 @@ class TestRefusals:
             run(talk().history("s:n"), answer)
         assert isinstance(caught.value, family)
         assert URL in str(caught.value)
-        assert "because" in str(caught.value) or kind is NoService
+        assert "because" in str(caught.value) or kind in (NoService, TooLarge)
 
     def test_what_there_is_none_of_is_none(self) -> None:
         for script in (talk().one("x"), talk().list_of("x"), talk().lineage(["00"], None, up=True, depth=None)):
@@ -193,6 +219,16 @@ class TestRefusals:
         ):
             with pytest.raises(BadAnswer):
                 run(script, Answer(200, {}, body))
+
+    @pytest.mark.parametrize("told", [{}, {"position": None}, {"position": "7"}, {"position": True}, []])
+    def test_a_position_is_a_number(self, told: Any) -> None:
+        with pytest.raises(BadAnswer, match="position"):
+            run(talk().statistics(), answered(told))
+
+    @pytest.mark.parametrize("told", [[], [{}], [{}, {}, {}], [{}, 1], None])
+    def test_each_item_has_one_verdict(self, told: Any) -> None:
+        with pytest.raises(BadAnswer):
+            run(talk().verdicts([{"name": "a"}, {"name": "b"}]), answered({"verdicts": told}))
 
     @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5))
     def test_no_value_in_the_place_of_another_is_believed(self, value: Any) -> None:
@@ -305,6 +341,16 @@ class TestRegistration:
         found, asked, _ = run(talk().register(some), problem(413), taken("a"), taken("b", "c"))
         assert [answer.id for answer in found] == ["a", "b", "c"]
         assert [request.body for request in asked] == [b"[{},{},{}]", b"[{}]", b"[{},{}]"]
+
+    def test_one_that_is_too_large_alone_costs_no_other(self) -> None:
+        def taken(id_: str) -> Answer:
+            return answered({"results": [{"id": id_, "outcome": "stored", "position": 1, "reason": None}]})
+
+        proxy = answered("<html>", 413, **{"content-type": "text/html"})
+        some = [Item(i, b"{}") for i in "abc"]
+        found, _, _ = run(talk().register(some), proxy, taken("a"), proxy, proxy, taken("c"))
+        assert [(answer.id, answer.outcome) for answer in found] == [("a", "stored"), ("b", "refused"), ("c", "stored")]
+        assert "413" in (found[1].reason or "")
 
     def test_answers_that_do_not_fit_their_traces_are_none(self) -> None:
         with pytest.raises(BadAnswer, match="results"):

@@ -13,7 +13,7 @@ from test_client_talk import answered, problem, run
 
 from rucio_trace.client import ServiceUnavailable, Spool, SpoolBroken, SpoolFull
 from rucio_trace.client.asking import Answer, Unreached
-from rucio_trace.client.spool import registering
+from rucio_trace.client.spool import FAILURES_IN_A_ROW, registering
 from rucio_trace.client.talk import Talk
 from rucio_trace.store import Outcome
 
@@ -97,6 +97,35 @@ def test_a_batch_that_is_refused_as_a_whole_is_set_aside(spool: Spool, status: i
     assert "not this" in spool.refused()[0].read_text()
 
 
+@pytest.mark.parametrize("status", [400, 409, 413])
+def test_one_that_spoils_its_batch_is_set_aside_alone(spool: Spool, status: int) -> None:
+    a, b, c = (samples.trace() for _ in range(3))
+    hand_in(spool, [a, b, c], AWAY)
+    no = problem(status, "not this")
+    assert run(spool.delivering(Talk(URL, 0.1)), no, told(a), no, no, told(c))[0] == 0
+    (path,) = spool.refused()
+    (entry,) = json.loads(path.read_bytes())["refused"]
+    assert json.loads(entry["item"])["id"] == b.id
+    assert not spool.waiting()
+
+
+def test_a_trace_at_which_the_service_fails_waits_and_holds_up_nothing(spool: Spool) -> None:
+    a, b, later = (samples.trace() for _ in range(3))
+    hand_in(spool, [a, b], AWAY)
+    kept(spool, later)
+    failed = problem(500)
+    assert run(spool.delivering(Talk(URL, 0.1)), failed, failed, told(b), told(later))[0] == 1
+    (path,) = spool.waiting()
+    assert json.loads(path.read_bytes())["id"] == a.id
+
+
+def test_a_service_that_fails_at_everything_is_left_alone(spool: Spool) -> None:
+    hand_in(spool, [samples.trace() for _ in range(64)], AWAY)
+    with pytest.raises(ServiceUnavailable):
+        run(spool.delivering(Talk(URL, 0.1)), *[problem(500)] * (2 * FAILURES_IN_A_ROW + 5))
+    assert (spool.count(), spool.refused()) == (64, [])
+
+
 def test_what_cannot_be_judged_now_waits_on_without_holding_up_others(spool: Spool) -> None:
     stale, good, new = (samples.trace() for _ in range(3))
     kept(spool, stale, good)
@@ -105,6 +134,14 @@ def test_what_cannot_be_judged_now_waits_on_without_holding_up_others(spool: Spo
     assert run(spool.delivering(Talk(URL, 0.1)), told(stale, outcome="undecided"))[0] == 1
     assert run(spool.delivering(Talk(URL, 0.1)), told(stale))[0] == 0
     assert not spool.waiting()
+
+
+def test_what_cannot_be_judged_now_is_not_sent_with_every_batch(spool: Spool) -> None:
+    stale, first, second = (samples.trace() for _ in range(3))
+    kept(spool, stale)
+    hand_in(spool, [first], told(stale, outcome="undecided"), told(first))
+    _, asked = hand_in(spool, [second], told(second))
+    assert (asked, spool.count()) == ([[second.id]], 1)
 
 
 def test_parts_of_one_batch_have_fates_of_their_own(spool: Spool) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy import Text, and_, func, or_, select, update
 
 from rucio_trace.batch import Line, list_fields, list_name, product_of, read_lines, write_lines
 from rucio_trace.envelope import dumps, parse_traces, sign
-from rucio_trace.errors import StorageError
+from rucio_trace.errors import StorageError, TraceabilityError
 from rucio_trace.statement import DEFAULT_VO
 from rucio_trace.store import Outcome
 from rucio_trace.trace import Event, Statement, format_time, new_salt
@@ -144,7 +144,7 @@ class Batches:
         """Bring one kept batch of this round to the store and into Rucio; returns how many lines, 0 without one.
 
         Raises:
-            StorageError: the store is away, or (NotTaken) refuses it for now; it stays, and says why.
+            TraceabilityError: the store is away, or (NotTaken) refuses it for now; it stays, and says why.
         """
         worker = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}:{uuid.uuid4().hex[:8]}"
         batch = self._claim(round_, worker)
@@ -157,7 +157,7 @@ class Batches:
             self._undo(batch)
             LOG.warning("batch-undone audit=%d rse=%s trace=%s: it is signed anew", round_.audit, rse.label, trace.id)
             return 0
-        except StorageError as error:
+        except TraceabilityError as error:  # of a service also that it wants another token, or none of this
             self._release(batch.id, str(error))
             raise
         self._forget(batch)
