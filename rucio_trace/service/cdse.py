@@ -70,8 +70,8 @@ class Product(BaseModel):
     name: str
     size: Annotated[int, Field(json_schema_extra={"format": "int64"})]
     hash: str
-    contents: list[Content] | None = None
-    inputs: list[Input] | None = None
+    contents: Annotated[list[Content], Field(fail_fast=True)] | None = None  # one wrong member says enough of many
+    inputs: Annotated[list[Input], Field(fail_fast=True)] | None = None
 
 
 class Signature(BaseModel):

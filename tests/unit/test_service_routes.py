@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.routing import Mount, Route
 
 from rucio_trace.config import Service as ServiceSettings
 from rucio_trace.service import access
 from rucio_trace.service.app import Service, create_app
+from rucio_trace.service.bodies import MAX_QUESTION_BYTES
+from rucio_trace.service.cdse import _items
 from rucio_trace.store import Store
 
 if TYPE_CHECKING:
@@ -50,13 +53,13 @@ def calls(dependant: Dependant) -> set[Any]:
     return found
 
 
-def ask(app: FastAPI, *requests: tuple[str, str]) -> list[httpx.Response]:
+def ask(app: FastAPI, *requests: tuple[str, str], **options: Any) -> list[httpx.Response]:
     """The answers to requests, each a method and a path."""
 
     async def answers() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-            return [await client.request(method, path) for method, path in requests]
+            return [await client.request(method, path, **options) for method, path in requests]
 
     return asyncio.run(answers())
 
@@ -106,6 +109,47 @@ def test_a_bug_is_a_500_that_tells_nothing(app: FastAPI) -> None:
     assert answer.status_code == 500
     assert answer.json()["title"] == "internal error"
     assert "secret" not in answer.text
+
+
+def test_a_body_of_unknown_keys_costs_a_short_answer_or_is_not_looked_at(app: FastAPI) -> None:
+    """Each would be an error of its own."""
+    json_ = {"Content-Type": "application/json"}
+    for count, status in ((40_000, 422), (200_000, 400)):
+        content = '{"items": [{' + ",".join(f'"{n}": 0' for n in range(count)) + "}]}"
+        (answer,) = ask(app, ("POST", "/api/v2/verdicts"), content=content, headers=json_)
+        assert answer.status_code == status
+        assert len(answer.content) < 20_000
+
+
+def test_an_archive_of_wrong_members_is_one_fault() -> None:
+    wrong = {"product": {"name": "a", "size": 1, "hash": "x", "contents": [0] * 50_000}}
+    with pytest.raises(RequestValidationError) as raised:
+        _items(iter([json.dumps([wrong]).encode()]))
+    assert len(raised.value.errors()) < 10
+
+
+def test_a_question_says_everything_once(app: FastAPI) -> None:
+    for content in (b'{"names": ["a"], "names": ["b"]}', b'{"names": ' + b"[" * 100 + b"]" * 100 + b"}", b"{"):
+        (answer,) = ask(
+            app, ("POST", "/api/v2/traces/query"), content=content, headers={"Content-Type": "application/json"}
+        )
+        assert answer.status_code == 400, answer.text
+
+
+def test_a_question_is_bounded_as_it_comes_and_not_only_unpacked(app: FastAPI) -> None:
+    content = b" " * (MAX_QUESTION_BYTES + 1)
+    (answer,) = ask(app, ("POST", "/api/v2/verdicts"), content=content)
+    assert answer.status_code == 413
+
+
+def test_strangers_are_not_told_where_the_store_is(app: FastAPI, tmp_path: Path) -> None:
+    (tmp_path / "traces.db").rename(tmp_path / "gone")
+    for path in ("/trace-api/Traces", "/trace-api/Traces(1)", "/api/v2/traces", "/api/v1/traces/1", "/ready"):
+        (answer,) = ask(app, ("GET", path))
+        assert answer.status_code == 503, path
+        assert "does not answer" in answer.text
+        assert str(tmp_path) not in answer.text
+        assert answer.headers["retry-after"]
 
 
 def test_the_routes_of_metrics_are_not_made_up_by_clients(app: FastAPI) -> None:

@@ -18,7 +18,7 @@ from rucio_trace.service.intake import trusted
 from rucio_trace.service.odata.entities import FIELDS, entity
 from rucio_trace.service.odata.filtering import COLUMNS
 from rucio_trace.service.odata.options import DEFAULT_TOP, MAX_SKIP, MAX_TOP, Options, parse_options
-from rucio_trace.service.problems import BadRequest, NotFound, Problem
+from rucio_trace.service.problems import RETRY_SECONDS, BadRequest, NotFound, Problem, faults_of, untold
 from rucio_trace.store import Store, Stored
 
 __all__ = ["router"]
@@ -37,13 +37,13 @@ class _OData(APIRoute):
             try:
                 return await handler(request)
             except RequestValidationError as error:
-                return _refusal(400, "bad request", "; ".join(str(fault["msg"]) for fault in error.errors()))
+                return _refusal(400, "bad request", "; ".join(str(fault["msg"]) for fault in faults_of(error)))
             except Problem as error:
                 return _refusal(error.status, error.title, str(error), error.headers())
             except (Malformed, Refuted) as error:
                 return _refusal(400, "bad request", str(error))
             except TraceabilityError as error:
-                return _refusal(503, "unavailable", str(error), {"Retry-After": "5"})
+                return _refusal(503, "unavailable", untold(error), {"Retry-After": str(RETRY_SECONDS)})
 
         return answering
 
