@@ -209,7 +209,7 @@ def status(request: Request) -> ServerInfo:
 async def put_traces(request: Request, principal: Registers) -> TraceRegistrations:
     """Register 1 to 50 traces of one event, each hash once."""
     state = request.app.state
-    judge = judging(state.service)
+    judge = judging(state.service, state.intake)
     judged = await parsed(request, lambda pieces: judge(_items(pieces)))
     answers = await state.intake.register(judged, principal.provider)
     state.metrics.registered(answers)

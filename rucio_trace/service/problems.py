@@ -24,6 +24,7 @@ __all__ = [
     "NotFound",
     "Problem",
     "TooLarge",
+    "TooMuch",
     "TooSlow",
     "Unauthenticated",
     "Unavailable",
@@ -93,6 +94,12 @@ class TooLarge(_Unread):
     status, title = 413, "too large"
 
 
+class TooMuch(Problem):
+    """An answer of which a part would mislead."""
+
+    status, title = 413, "too much to tell"
+
+
 class TooSlow(_Unread):
     status, title = 408, "too slow"
 
@@ -128,7 +135,8 @@ _DESCRIPTIONS = {
     403: "The token does not allow this.",
     404: "There is none, or none that you may see.",
     408: "The body took too long; nothing was done.",
-    413: "More than one request may bring; nothing was done.",
+    410: "The store has given out fewer positions: it was restored from an older state. Begin again at 0.",
+    413: "More than one request may bring, or than one answer may hold; nothing was done.",
     422: "The parameters or the traces are not what they should be.",
     415: "The body is packed in a way that is not known.",
     429: "Too much waits already; nothing was done. Come again after `Retry-After` seconds.",
@@ -159,7 +167,9 @@ def install(app: FastAPI) -> None:
 async def _of_ours(_request: Request, error: Exception) -> Response:
     if isinstance(error, Problem):
         return problem(error.status, error.title, str(error), error.headers())
-    if isinstance(error, Malformed | Refuted | TooMuchEvidence):
+    if isinstance(error, TooMuchEvidence):
+        return problem(TooMuch.status, TooMuch.title, str(error))
+    if isinstance(error, Malformed | Refuted):
         return problem(400, "bad request", str(error))
     assert isinstance(error, TraceabilityError)
     return problem(503, "unavailable", untold(error), {"Retry-After": str(RETRY_SECONDS)})

@@ -96,20 +96,6 @@ def test_traces_of_different_providers_never_come_together(intake: Intake, gate:
         assert {f"P{int(id_[3:]) % 2}" for id_ in ids} == {provider}
 
 
-def test_one_trace_of_two_requests_is_never_in_one_group(intake: Intake, gate: Gate) -> None:
-    """What one of them made of it is not what the other did."""
-
-    async def main() -> None:
-        first = await occupied(intake, gate)
-        tasks = [asyncio.create_task(intake.register([item(1)], "P")) for _ in "ab"]
-        await asyncio.sleep(0)
-        gate.open.set()
-        await asyncio.gather(*first, *tasks)
-
-    asyncio.run(main())
-    assert [ids for _, ids in gate.groups].count(["id-1"]) == 2
-
-
 def test_a_large_request_is_taken_in_slices(intake: Intake, gate: Gate) -> None:
     gate.open.set()
     count = 2 * GROUP_TRACES + 1
@@ -119,13 +105,16 @@ def test_a_large_request_is_taken_in_slices(intake: Intake, gate: Gate) -> None:
 
 
 def test_beyond_the_bound_nothing_of_a_request_is_queued(gate: Gate) -> None:
-    intake = Intake(gate.register, 10)
+    told: list[int] = []
+    intake = Intake(gate.register, 10, told.append)
 
     async def main() -> None:
         first = await occupied(intake, gate)
         waiting = asyncio.create_task(intake.register([item(n) for n in range(10 - THREADS)], "P"))
         await asyncio.sleep(0)
         assert intake.held == 10
+        with pytest.raises(Busy):
+            intake.check_room()
         with pytest.raises(Busy):
             await intake.register([item(100)], "P")
         with pytest.raises(TooLarge):
@@ -138,6 +127,7 @@ def test_beyond_the_bound_nothing_of_a_request_is_queued(gate: Gate) -> None:
 
     asyncio.run(main())
     intake.close()
+    assert (max(told), told[-1]) == (10, 0), "a gauge shows what waits, whoever reads it"
     assert not any("id-100" in ids for _, ids in gate.groups)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.dependencies.models import Dependant
 
-OURS = {access.anyone, access.reader, access.registrant}
+OURS = {access.anyone, access.reader, access.watcher, access.registrant}
 OF_THE_FRAMEWORK = {"/openapi.json"}
 
 
@@ -84,6 +84,15 @@ def test_whoever_changes_something_is_asked_who_they_are(app: FastAPI) -> None:
         if isinstance(route, APIRoute) and access.registrant in calls(route.dependant):
             assert writing.pop(route.path) in route.methods
     assert not writing
+
+
+def test_what_can_be_read_with_a_token_says_so(app: FastAPI) -> None:
+    """Else the page at /docs sends none."""
+    paths = app.openapi()["paths"]
+    open_ = {path for path, of in paths.items() if not any("security" in operation for operation in of.values())}
+    assert open_ == {"/health", "/ready", "/metrics", "/api/status"}
+    for path in ("verdicts", "evidence", "products", "traces/query"):
+        assert {"408", "413", "415", "429"} <= set(paths[f"/api/v2/{path}"]["post"]["responses"])
 
 
 def test_every_operation_has_a_name_of_its_own_and_tells_what_it_does(app: FastAPI) -> None:
@@ -150,6 +159,52 @@ def test_strangers_are_not_told_where_the_store_is(app: FastAPI, tmp_path: Path)
         assert "does not answer" in answer.text
         assert str(tmp_path) not in answer.text
         assert answer.headers["retry-after"]
+
+
+def test_too_many_questions_are_sent_away_while_probes_are_answered(app: FastAPI) -> None:
+    """All turns are taken by others, and as many wait as may."""
+
+    async def main() -> None:
+        turns, done = app.state.turns, asyncio.Event()
+
+        async def hold() -> None:
+            async with turns.turn():
+                await done.wait()
+
+        holding = [asyncio.create_task(hold()) for _ in range(access.READERS)]
+        await asyncio.sleep(0)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+            waiting = [asyncio.create_task(client.get("/api/v2/traces")) for _ in range(64)]
+            while turns._waiting < 64:
+                await asyncio.sleep(0)
+            answer = await client.get("/trace-api/Traces")
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "5")
+            assert (await client.get("/api/v2/changes")).status_code == 429
+            assert (await client.get("/ready")).status_code == 200
+            done.set()
+            assert {(await each).status_code for each in waiting} == {200}
+            await asyncio.gather(*holding)
+
+    asyncio.run(main())
+
+
+def test_whoever_waits_for_news_is_answered_when_the_service_ends(app: FastAPI) -> None:
+    async def main() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+            waiting = asyncio.create_task(client.get("/api/v2/changes?wait=60"))
+            await asyncio.sleep(0.2)
+            app.state.head.close()
+            answer = await asyncio.wait_for(waiting, 20)
+            assert answer.json() == {"traces": [], "next": 0}
+
+    asyncio.run(main())
+
+
+def test_who_is_beyond_all_positions_is_told(app: FastAPI) -> None:
+    """After a restore from a backup it would miss what is registered next."""
+    (answer,) = ask(app, ("GET", "/api/v2/changes?after=1000000&wait=60"))
+    assert answer.status_code == 410
+    assert "at most 0" in answer.json()["detail"]
 
 
 def test_the_routes_of_metrics_are_not_made_up_by_clients(app: FastAPI) -> None:

@@ -10,7 +10,10 @@ from fastapi.routing import APIRoute
 from rucio_trace import strictjson
 from rucio_trace.service.bodies import MAX_QUESTION_BYTES, asked
 
-__all__ = ["Packed", "json_response"]
+__all__ = ["ASKED", "Packed", "json_response"]
+
+ASKED: Final = (400, 401, 408, 413, 415, 429, 503)
+"""How a question in a body may be refused."""
 
 _MAX_VALUES: Final = 100_000
 """10,000 items of three keys are 40,000; each that is wrong becomes an error of some 1 KB before all are told."""

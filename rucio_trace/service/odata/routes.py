@@ -64,9 +64,14 @@ _ERROR = {
 }
 _REFUSED: dict[int | str, dict[str, Any]] = {
     400: {"description": "An option that is wrong, or that nothing but a look at every trace could answer.", **_ERROR},
+    401: {"description": "The token is not known.", **_ERROR},
+    429: {"description": "Too many ask already.", **_ERROR},
     503: {"description": "The store does not answer.", **_ERROR},
 }
-_ABSENT: dict[int | str, dict[str, Any]] = {404: {"description": "There is none.", **_ERROR}, 503: _REFUSED[503]}
+_ABSENT: dict[int | str, dict[str, Any]] = {
+    404: {"description": "There is none.", **_ERROR},
+    **{status: _REFUSED[status] for status in (401, 429, 503)},
+}
 _NAME = "S2A_MSIL1C_20230420T100021_N0509_R122_T33UVP_20230420T120027.SAFE.zip"
 
 
