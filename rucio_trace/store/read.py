@@ -38,8 +38,9 @@ KEYS_A_QUERY: Final = 500
 PAGE_CHARACTERS: Final = 32 * 1024**2
 """Of messages in one page: 8,000 usual traces, but four of the largest, of which 1,000 would be 8 GB."""
 
-MAX_WHOLE: Final = 20_000
-"""Traces of answers that have no pages: some 80 MB."""
+MAX_WHOLE: Final = 100_000
+_WHOLE_CHARACTERS: Final = 4 * PAGE_CHARACTERS
+"""Of answers that have no pages, which clients of ours take up to 256 MiB of."""
 
 _STRONG_DIGITS: Final = min(HEX_DIGITS[algorithm] for algorithm in STRONG)
 
@@ -87,17 +88,27 @@ class Reader:
         return self._read(connection, select(traces).where(self.visible(condition)).order_by(order).limit(limit))
 
     def page(
-        self, connection: Connection, condition: ColumnElement[bool], *, limit: int, newest: bool = False
+        self,
+        connection: Connection,
+        condition: ColumnElement[bool],
+        *,
+        limit: int,
+        newest: bool = False,
+        most: int | None = None,
     ) -> tuple[list[Stored], bool]:
-        """The same, at most *limit* and about PAGE_CHARACTERS of messages; and whether there may be more."""
+        """The same, at most *limit* and about *most* characters of messages, by default PAGE_CHARACTERS.
+
+        And whether there may be more: at least one is read of any length.
+        """
+        most = most or PAGE_CHARACTERS
         order = traces.c.position.desc() if newest else traces.c.position
         size = func.char_length(traces.c.message)
         before = (func.sum(size).over(order_by=order) - size).label("before")
         some = select(traces, before).where(self.visible(condition)).order_by(order).limit(limit).subquery()
-        query = select(*(some.c[column.key] for column in traces.c)).where(some.c.before < PAGE_CHARACTERS)
+        query = select(*(some.c[column.key] for column in traces.c)).where(some.c.before < most)
         query = query.order_by(some.c.position.desc() if newest else some.c.position)
         found = self._read(connection, query)
-        return found, len(found) == limit or sum(len(s.trace.message) for s in found) >= PAGE_CHARACTERS
+        return found, len(found) == limit or sum(len(s.trace.message) for s in found) >= most
 
     def _read(self, connection: Connection, query: Select[Any]) -> list[Stored]:
         try:
@@ -131,7 +142,7 @@ class Reader:
 
     def whole(self, connection: Connection, condition: ColumnElement[bool]) -> list[Stored]:
         """As `read`, where there is no sense in a part. Raises TooMuchEvidence: a page would not hold it."""
-        found, more = self.page(connection, condition, limit=MAX_WHOLE)
+        found, more = self.page(connection, condition, limit=MAX_WHOLE, most=_WHOLE_CHARACTERS)
         if more:
             raise TooMuchEvidence(MAX_WHOLE)
         return found

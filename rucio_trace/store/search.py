@@ -224,7 +224,12 @@ def _count(connection: Connection, reader: Reader, condition: ColumnElement[bool
 
 
 def _read_in_order(connection: Connection, reader: Reader, places: Sequence[int]) -> list[Stored]:
-    found = {s.position: s for s in reader.read(connection, traces.c.position.in_(places))} if places else {}
+    page, more = (
+        reader.page(connection, traces.c.position.in_(places), limit=len(places) + 1) if places else ([], False)
+    )
+    if more:
+        raise TooManyTraces(len(page) - 1)  # of their length
+    found = {stored.position: stored for stored in page}
     return [found[position] for position in places]
 
 

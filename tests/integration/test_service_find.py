@@ -473,6 +473,8 @@ def test_pages_end_early_where_traces_are_long_and_lose_none(service: Asked, mon
         answer = service.post(f"{API}/traces/query", {"ids": expected, "after": after})
         found, after = found + ids(answer), answer["next"]
     assert found == expected
+    assert "ask for less" in service.get("/trace-api/Traces", 400)["error"]["message"]
+    assert service.get("/trace-api/Traces", **{"$top": 1})["value"]
 
 
 def test_what_has_no_pages_is_told_whole_or_not_at_all(service: Asked, monkeypatch: pytest.MonkeyPatch) -> None:

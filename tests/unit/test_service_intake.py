@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 import pytest
 from rucio_trace_sandbox.processes import wait_until
 
+from rucio_trace.config import Service as ServiceSettings
 from rucio_trace.envelope import Trace
-from rucio_trace.service.intake import GROUP_TRACES, THREADS, Intake
+from rucio_trace.service.access import Access
+from rucio_trace.service.app import Service
+from rucio_trace.service.intake import GROUP_TRACES, THREADS, Intake, judging
 from rucio_trace.service.problems import Busy, TooLarge, Unavailable
 from rucio_trace.statement import Event, Statement
-from rucio_trace.store import Outcome, Registration
+from rucio_trace.store import Outcome, Registration, Store
 from rucio_trace.store.errors import StoreUnavailable
 from rucio_trace.store.register import Judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 
 def item(number: int) -> Judged:
@@ -191,3 +195,28 @@ def test_who_has_gone_away_is_not_waited_for(intake: Intake, gate: Gate) -> None
 
     asyncio.run(main())
     wait_until(lambda: intake.held == 0, "nothing held")
+
+
+def test_whom_to_trust_is_asked_when_the_traces_have_come_and_if_there_is_room(tmp_path: Path, gate: Gate) -> None:
+    """They may have taken minutes, in which a certificate may have been revoked."""
+    asked: list[str] = []
+    store = Store.open(f"sqlite:///{tmp_path / 'traces.db'}")
+    access = Access(lambda _token: None, frozenset())
+    service = Service(store, lambda: asked.append("trust"), False, access, ServiceSettings())  # type: ignore[func-returns-value]
+    intake = Intake(gate.register, 1)
+    judge = judging(service, intake)
+    assert not asked
+    with pytest.raises(Unavailable):
+        judge([])
+    assert asked.pop()
+
+    async def main() -> None:
+        first = await occupied(intake, gate)
+        with pytest.raises(Busy):
+            judge([])
+        assert not asked
+        gate.open.set()
+        await asyncio.gather(*first)
+
+    asyncio.run(main())
+    intake.close()
