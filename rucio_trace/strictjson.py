@@ -28,8 +28,17 @@ _FORBIDDEN = re.compile(
 )
 
 
-def read(text: str | bytes, subject: str, *, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> Any:
+def read(
+    text: str | bytes,
+    subject: str,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_values: int = MAX_VALUES,
+    any_characters: bool = False,
+) -> Any:
     """Read one JSON value from *text*; *subject* names it in errors.
+
+    With *any_characters* escapes may stand for what is no character, such as the bytes of a name that is no UTF-8.
 
     Raises:
         Malformed: anything else than one I-JSON value within the limits.
@@ -46,7 +55,7 @@ def read(text: str | bytes, subject: str, *, max_bytes: int = MAX_BYTES, max_val
     except ValueError as error:
         raise Malformed(subject, expected="JSON", found=str(error)) from None
     _check_depth(value, subject)
-    if not decoded.isascii() or "\\u" in decoded:
+    if not any_characters and (not decoded.isascii() or "\\u" in decoded):
         _check_characters(value, subject)
     return value
 

@@ -45,7 +45,10 @@ def serve(ctx: click.Context, /, **options: Any) -> None:
     missing = []
     if load_trust(settings.trust) is None:
         missing.append("nobody is trusted, so nothing can be registered: add --federation FILE, or --anchors PEM")
-    if not len(Tokens(settings.service.tokens)):
+    tokens = Tokens(settings.service.tokens)
+    if unknown := sorted(set(settings.service.private) - tokens.providers):
+        missing.append(f"no token is of {', '.join(unknown)}, whose traces [service] private hides: is it spelled so?")
+    if not len(tokens):
         file = f" --tokens {settings.service.tokens}" if options["tokens"] else ""
         command = f"rucio-trace token create NAME --provider PROVIDER --role register{file}"
         missing.append(f"no tokens, so nobody may register: {command}")

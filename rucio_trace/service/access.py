@@ -5,20 +5,44 @@ Every route states what it asks for by one of `Open`, `Reads` and `Registers`; a
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator  # noqa: TC003 - the framework reads annotations
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from rucio_trace.service.problems import Forbidden, Unauthenticated
+from rucio_trace.service.problems import Busy, Forbidden, Unauthenticated
 from rucio_trace.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ANONYMOUS", "Access", "Open", "Principal", "Reads", "Registers", "Role", "anyone", "reader", "registrant"]
+__all__ = [
+    "ANONYMOUS",
+    "READERS",
+    "Access",
+    "Open",
+    "Principal",
+    "Reads",
+    "Registers",
+    "Role",
+    "Turns",
+    "Watches",
+    "anyone",
+    "reader",
+    "registrant",
+    "watcher",
+]
+
+READERS: Final = 8
+"""Questions to the store at once: of the 15 connections and the 40 threads of a worker the rest is for registration,
+probes and metrics."""
+
+_WAITING: Final = 64  # questions that wait for one of those; the last waits for some seconds where all are heavy
 
 
 class Role(StrEnum):
@@ -70,6 +94,28 @@ class Access:
         return self._private - own
 
 
+class Turns:
+    """Lets so many read at once as the store can bear; others wait, and some are sent away."""
+
+    def __init__(self) -> None:
+        self._free, self._waiting = asyncio.Semaphore(READERS), 0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Raises Busy: too many wait already."""
+        if self._waiting >= _WAITING:
+            raise Busy("questions that wait", expected=f"at most {_WAITING}", found="more")
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
 # Tells the OpenAPI document, and so the page at /docs, that there are tokens; it decides nothing.
 _BEARER = HTTPBearer(auto_error=False)
 
@@ -83,12 +129,23 @@ async def anyone() -> None:
     """For routes that tell nothing of any trace."""
 
 
-async def reader(request: Request) -> Store:
-    """The store as the caller may see it."""
+def _visible(request: Request) -> Store:
     service = request.app.state.service
     hidden = service.access.hidden_from(_principal(request))
     store: Store = service.store
     return store.without_providers(hidden)
+
+
+async def reader(request: Request, _shown: Annotated[object, Depends(_BEARER)]) -> AsyncIterator[Store]:
+    """The store as the caller may see it, when it is the caller's turn and until the answer is made."""
+    store = _visible(request)
+    async with request.app.state.turns.turn():
+        yield store
+
+
+async def watcher(request: Request, _shown: Annotated[object, Depends(_BEARER)]) -> Store:
+    """The same, for who may wait long: each look at the store is to wait for its turn."""
+    return _visible(request)
 
 
 async def registrant(request: Request, _shown: Annotated[object, Depends(_BEARER)]) -> Principal:
@@ -102,5 +159,6 @@ async def registrant(request: Request, _shown: Annotated[object, Depends(_BEARER
 
 
 Open = Depends(anyone)
-Reads = Annotated[Store, Depends(reader)]
+Reads = Annotated[Store, Depends(reader, scope="function")]  # a slow client of a made answer keeps nobody waiting
+Watches = Annotated[Store, Depends(watcher)]
 Registers = Annotated[Principal, Depends(registrant)]

@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 
 from rucio_trace import __version__
 from rucio_trace.service import cdse, native, odata, probes, problems
-from rucio_trace.service.access import Open
+from rucio_trace.service.access import Open, Turns
 from rucio_trace.service.bodies import Bounded
 from rucio_trace.service.indexing import Indexing
 from rucio_trace.service.intake import Intake, adding
@@ -49,14 +49,17 @@ ROUTERS = (probes.router, *native.ROUTERS, odata.router, cdse.router)
 
 def create_app(service: Service) -> FastAPI:
     """The ASGI application of *service*; when it ends, what was accepted is finished."""
-    intake = Intake(adding(service), service.settings.max_waiting_traces)
+    metrics = Metrics(service.store)
+    intake = Intake(adding(service), service.settings.max_waiting_traces, metrics.waiting.set)
     indexing = Indexing(service.store)
+    head = Head(service.store.position)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         if service.store.indexes_later:
             indexing.start()
         yield
+        head.close()
         await to_thread.run_sync(intake.close)
         await to_thread.run_sync(indexing.close)
         service.store.close()
@@ -71,11 +74,11 @@ def create_app(service: Service) -> FastAPI:
         responses=problems.described(422),
     )
     app.state.service, app.state.intake = service, intake
-    app.state.metrics = Metrics(service.store, intake)
-    app.state.head = Head(service.store.position)
+    app.state.metrics = metrics
+    app.state.head, app.state.turns = head, Turns()
     problems.install(app)
     app.add_middleware(Bounded, settings=service.settings)
-    app.add_middleware(Counted, metrics=app.state.metrics)
+    app.add_middleware(Counted, metrics=metrics)
     for router in ROUTERS:
         app.include_router(router)
     _add_documentation(app)

@@ -22,16 +22,22 @@ if TYPE_CHECKING:
 
     from rucio_trace.config import Service as ServiceSettings
 
-__all__ = ["BODIES_HELD", "Bounded", "parsed", "read_body", "unpacked"]
+__all__ = ["BODIES_HELD", "MAX_QUESTION_BYTES", "Bounded", "asked", "parsed", "unpacked"]
 
 _T = TypeVar("_T")
 
 BODIES_HELD = 8
 """So many of the largest bodies, as they came or unpacked, may be in memory at once; more is answered with 429."""
 
-_PARSERS = CapacityLimiter(2)  # work of the interpreter: more threads would only take turns
-_HOLD = "rucio_trace.hold"
+MAX_QUESTION_BYTES = 16 * 1024**2
+"""Packed or not: enough for 10,000 names as long as Rucio allows."""
 
+_PARSERS = CapacityLimiter(2)  # work of the interpreter: more threads would only take turns
+_ASKERS = CapacityLimiter(1)  # strangers ask: traces must not wait behind their questions
+_BODY = "rucio_trace.body"
+
+_MAX_PARTS = 1_000  # members or frames, each of which costs more than its bytes: 64 MB in the 64 KiB that bgzip makes
+_STEP = 64 * 1024
 _PIECE = 256 * 1024
 _ZSTD_INPUT = 256  # bytes: the tightest four of zstd become 128 KiB, so one step makes at most 8 MiB
 _ZSTD_WINDOW = 8 * 1024**2  # RFC 9659: what a recipient of this encoding need not exceed
@@ -42,18 +48,26 @@ class Bounded:
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
         self._app, self.settings = app, settings
-        self.held = 0
+        self.traces = Budget(BODIES_HELD * settings.max_body_bytes)
+        self.questions = Budget(BODIES_HELD * MAX_QUESTION_BYTES)  # of their own: anybody may hold all of them
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         body = _Body(self, receive, _declared(scope))
-        scope[_HOLD] = body.hold  # in place: what the router notes there is read outside
+        scope[_BODY] = body  # in place: what the router notes there is read outside
         try:
             await self._app(scope, body.receive, send)
         finally:
-            self.held -= body.held
+            body.give_back()
+
+
+class Budget:
+    """How many bytes may be in memory, and are."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held = most, 0
 
 
 class _Body:
@@ -61,9 +75,14 @@ class _Body:
 
     def __init__(self, bounds: Bounded, receive: Receive, declared: int) -> None:
         self._bounds, self._receive, self._declared = bounds, receive, declared
+        self._budget, self._most = bounds.traces, bounds.settings.max_body_bytes
         self._deadline: float | None = None
         self._length, self._ended = 0, False
-        self.held = 0
+        self._held = 0
+
+    def is_question(self) -> None:
+        """Before any of it is read."""
+        self._budget, self._most = self._bounds.questions, min(MAX_QUESTION_BYTES, self._most)
 
     async def receive(self) -> Message:
         if self._ended:  # what waits now waits for the client to go away
@@ -86,16 +105,24 @@ class _Body:
 
     def hold(self, size: int) -> None:
         """Note that so much more is in memory, until the request is answered."""
-        most = BODIES_HELD * self._bounds.settings.max_body_bytes
-        if self._bounds.held + size > most:
-            raise Busy("bodies", expected=f"at most {most} bytes at once", found="more")
-        self._bounds.held += size
-        self.held += size
+        budget = self._budget
+        if budget.held + size > budget.most:
+            raise Busy("bodies", expected=f"at most {budget.most} bytes at once", found="more")
+        budget.held += size
+        self._held += size
+
+    def give_back(self) -> None:
+        """When the request is answered."""
+        self._budget.held -= self._held
+
+    @property
+    def most(self) -> int:
+        """So many bytes it may have, packed or unpacked."""
+        return self._most
 
     def _limit(self, length: int) -> None:
-        most = self._bounds.settings.max_body_bytes
-        if length > most:
-            raise TooLarge("body", expected=f"at most {most} bytes", found=str(length))
+        if length > self._most:
+            raise TooLarge("body", expected=f"at most {self._most} bytes", found=str(length))
 
 
 def _declared(scope: Scope) -> int:
@@ -109,11 +136,20 @@ async def parsed(request: Request, parse: Callable[[Iterator[bytes]], _T]) -> _T
     Raises:
         Problem: a bound, an unknown encoding, or what *parse* raises.
     """
-    body = await read_body(request)
-    most = request.app.state.service.settings.max_body_bytes
-    pieces = _Counted(unpacked(body, request.headers.get("content-encoding"), most))
-    value = await to_thread.run_sync(parse, pieces, limiter=_PARSERS)
-    request.scope[_HOLD](pieces.length)
+    return await _parsed(request, parse, _PARSERS)
+
+
+async def asked(request: Request, parse: Callable[[Iterator[bytes]], _T]) -> _T:
+    """The same of a question, which anybody may ask: it is bounded by MAX_QUESTION_BYTES, and keeps no traces out."""
+    request.scope[_BODY].is_question()
+    return await _parsed(request, parse, _ASKERS)
+
+
+async def _parsed(request: Request, parse: Callable[[Iterator[bytes]], _T], limiter: CapacityLimiter) -> _T:
+    body: _Body = request.scope[_BODY]
+    pieces = _Counted(unpacked(await _read(request), request.headers.get("content-encoding"), body.most))
+    value = await to_thread.run_sync(parse, pieces, limiter=limiter)
+    body.hold(pieces.length)
     return value
 
 
@@ -132,7 +168,7 @@ class _Counted:
         return piece
 
 
-async def read_body(request: Request) -> bytes:
+async def _read(request: Request) -> bytes:
     """The body as it was sent, whole; see `unpacked`.
 
     Raises:
@@ -176,26 +212,39 @@ def _pieces(body: bytes, encoding: str) -> Iterator[bytes]:
         raise UnknownEncoding("Content-Encoding", expected="gzip, zstd or identity", found=encoding)
 
 
+def _one_more(parts: int) -> int:
+    """Of members or frames. Raises TooLarge: there are too many."""
+    if parts == _MAX_PARTS:
+        raise TooLarge("body", expected=f"at most {_MAX_PARTS} members or frames", found="more")
+    return parts + 1
+
+
 def _gunzipped(body: bytes) -> Iterator[bytes]:
     """Of all members: they follow each other."""
-    while body:
+    rest, parts = memoryview(body), 0
+    while rest:
+        parts = _one_more(parts)
         member = zlib.decompressobj(wbits=31)
         while not member.eof:
+            step: bytes | memoryview = member.unconsumed_tail
+            if not step:
+                step, rest = rest[:_STEP], rest[_STEP:]
             try:
-                piece = member.decompress(body, _PIECE)
+                piece = member.decompress(step, _PIECE)
             except zlib.error as error:
                 raise BadRequest("body", expected="gzip", found=str(error)) from None
-            body = member.unconsumed_tail or member.unused_data
-            if not piece and not body and not member.eof:
+            if not piece and not step:
                 raise BadRequest("body", expected="whole gzip", found="its beginning")
             yield piece
+        rest = memoryview(body)[len(body) - len(rest) - len(member.unused_data) :]
 
 
 def _unzstd(body: bytes) -> Iterator[bytes]:
     """Of all frames: they follow each other."""
     unpacker = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    rest = memoryview(body)
+    rest, parts = memoryview(body), 0
     while rest:
+        parts = _one_more(parts)
         frame: Any = unpacker.decompressobj()
         while not frame.eof:
             if not rest:

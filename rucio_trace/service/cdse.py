@@ -70,8 +70,8 @@ class Product(BaseModel):
     name: str
     size: Annotated[int, Field(json_schema_extra={"format": "int64"})]
     hash: str
-    contents: list[Content] | None = None
-    inputs: list[Input] | None = None
+    contents: Annotated[list[Content], Field(fail_fast=True)] | None = None  # one wrong member says enough of many
+    inputs: Annotated[list[Input], Field(fail_fast=True)] | None = None
 
 
 class Signature(BaseModel):
@@ -209,7 +209,7 @@ def status(request: Request) -> ServerInfo:
 async def put_traces(request: Request, principal: Registers) -> TraceRegistrations:
     """Register 1 to 50 traces of one event, each hash once."""
     state = request.app.state
-    judge = judging(state.service)
+    judge = judging(state.service, state.intake)
     judged = await parsed(request, lambda pieces: judge(_items(pieces)))
     answers = await state.intake.register(judged, principal.provider)
     state.metrics.registered(answers)

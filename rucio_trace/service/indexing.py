@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -26,7 +28,7 @@ class Indexing:
 
     def __init__(self, store: Store) -> None:
         self._store, self._stop = store, threading.Event()
-        self._thread = threading.Thread(target=self._work, name="indexing")
+        self._thread = threading.Thread(target=self._run, name="indexing")
 
     def start(self) -> None:
         self._thread.start()
@@ -36,6 +38,13 @@ class Indexing:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Exception:  # a bug: traces that are not found any more must not go unnoticed
+            LOG.exception("index-ends; so does this process, for its supervisor to begin another")
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _work(self) -> None:
         prepare_at = 0.0

@@ -43,16 +43,15 @@ class _Slice:
 
     items: Sequence[Judged]
     provider: str | None
-    ids: set[str]
     future: Future[list[Registration]] = field(default_factory=Future)
 
 
 class Intake:
     """What waits to be registered, and the threads that do it; they start when there is something to do."""
 
-    def __init__(self, add: _Add, most: int) -> None:
-        """*add* stores judged traces of one provider, whose ids differ or which came in one request."""
-        self._add, self._most = add, most
+    def __init__(self, add: _Add, most: int, tell: Callable[[int], object] = lambda _held: None) -> None:
+        """*add* stores judged traces of one provider; *tell* is told how many wait whenever that changes."""
+        self._add, self._most, self._tell = add, most, tell
         self._waiting: deque[_Slice] = deque()
         self._held = 0
         self._changed = threading.Condition()
@@ -83,6 +82,11 @@ class Intake:
             found += answer
         return found
 
+    def check_room(self) -> None:
+        """Before anything is judged. Raises Busy: not one trace more could be queued now."""
+        if self._held >= self._most:
+            raise Busy("traces that wait", expected=f"at most {self._most}", found=f"{self._held} already")
+
     def close(self) -> None:
         """Finish what waits and end the threads; nothing is queued any more."""
         with self._changed:
@@ -95,13 +99,13 @@ class Intake:
         if len(items) > self._most:
             raise TooLarge("traces", expected=f"at most {self._most}", found=str(len(items)))
         parts = [items[start : start + GROUP_TRACES] for start in range(0, len(items), GROUP_TRACES)]
-        slices = [_Slice(part, provider, {item.trace.id for item in part}) for part in parts]
+        slices = [_Slice(part, provider) for part in parts]
         with self._changed:
             if self._closed:
                 raise Unavailable("service", expected="one that goes on", found="one that is ending")
             if self._held + len(items) > self._most:
                 raise Busy("traces that wait", expected=f"at most {self._most}", found=f"{self._held} already")
-            self._held += len(items)
+            self._hold(len(items))
             self._waiting.extend(slices)
             while len(self._threads) < THREADS:
                 self._threads.append(threading.Thread(target=self._work, name="intake"))
@@ -114,24 +118,26 @@ class Intake:
             if standing := [each for each in group if each.future.set_running_or_notify_cancel()]:
                 self._answer(standing)
             with self._changed:
-                self._held -= sum(len(each.items) for each in group)
+                self._hold(-sum(len(each.items) for each in group))
+
+    def _hold(self, more: int) -> None:
+        self._held += more
+        self._tell(self._held)
 
     def _next(self) -> list[_Slice]:
         """The slices to register at once; none when all is done."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             group: list[_Slice] = []
-            ids: set[str] = set()
-            while self._waiting and (not group or self._fits(group, ids)):
+            while self._waiting and (not group or self._fits(group)):
                 group.append(self._waiting.popleft())
-                ids |= group[-1].ids
             return group
 
-    def _fits(self, group: list[_Slice], ids: set[str]) -> bool:
-        """Whether the next slice may join: a trace that another request brings too may come with other conditions."""
+    def _fits(self, group: list[_Slice]) -> bool:
+        """Whether the next slice may join."""
         following = self._waiting[0]
         traces = sum(len(each.items) for each in group) + len(following.items)
-        return traces <= GROUP_TRACES and following.provider == group[0].provider and not following.ids & (ids - {""})
+        return traces <= GROUP_TRACES and following.provider == group[0].provider
 
     def _answer(self, group: list[_Slice]) -> None:
         items = [item for each in group for item in each.items]
@@ -164,10 +170,17 @@ def trusted(service: Service) -> Trust:
     return trust
 
 
-def judging(service: Service) -> Callable[[Iterable[Item]], list[Judged]]:
-    """How items are judged before they wait: one after another as they are parsed, while they are in the caches."""
-    trust = trusted(service)
-    return lambda items: service.store.judge(items, trust, allow_stale_crl=service.allow_stale_crl)
+def judging(service: Service, intake: Intake) -> Callable[[Iterable[Item]], list[Judged]]:
+    """How items are judged before they wait: one after another as they are parsed, while they are in the caches.
+
+    By whom is trusted then: a body may have taken minutes to come. And only if there is room in *intake*.
+    """
+
+    def judge(items: Iterable[Item]) -> list[Judged]:
+        intake.check_room()
+        return service.store.judge(items, trusted(service), allow_stale_crl=service.allow_stale_crl)
+
+    return judge
 
 
 def adding(service: Service) -> _Add:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from rucio_trace.service.intake import Intake
     from rucio_trace.store import Registration, Store
 
 __all__ = ["Counted", "Metrics"]
@@ -34,7 +33,7 @@ _SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60)
 class Metrics:
     """The service's counters, and what is asked for when they are read."""
 
-    def __init__(self, store: Store, intake: Intake) -> None:
+    def __init__(self, store: Store) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "traceability_service_requests",
@@ -52,13 +51,12 @@ class Metrics:
         self._traces = Counter(
             "traceability_service_traces", "Traces handed in, by outcome", ["outcome"], registry=self._registry
         )
-        waiting = Gauge(
+        self.waiting = Gauge(
             "traceability_service_waiting_traces",
             "Traces that are not answered yet",
             registry=self._registry,
             multiprocess_mode="livesum",
         )
-        self._waiting, self._intake = waiting, intake
         self._stored = _Stored(store)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -71,7 +69,6 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it. May ask the store."""
-        self._waiting.set(self._intake.held)
         shown = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             shown = CollectorRegistry()

@@ -24,6 +24,7 @@ __all__ = [
     "NotFound",
     "Problem",
     "TooLarge",
+    "TooMuch",
     "TooSlow",
     "Unauthenticated",
     "Unavailable",
@@ -31,9 +32,12 @@ __all__ = [
     "described",
     "faults_of",
     "install",
+    "untold",
 ]
 
 LOG = logging.getLogger("rucio-trace.service")
+
+_TOLD_FAULTS = 100  # nobody reads more, and a small body can have thousands
 
 RETRY_SECONDS = 5
 """When a client should come again: a full queue empties, and a database restarts, in about that time."""
@@ -90,6 +94,12 @@ class TooLarge(_Unread):
     status, title = 413, "too large"
 
 
+class TooMuch(Problem):
+    """An answer of which a part would mislead."""
+
+    status, title = 413, "too much to tell"
+
+
 class TooSlow(_Unread):
     status, title = 408, "too slow"
 
@@ -125,7 +135,8 @@ _DESCRIPTIONS = {
     403: "The token does not allow this.",
     404: "There is none, or none that you may see.",
     408: "The body took too long; nothing was done.",
-    413: "More than one request may bring; nothing was done.",
+    410: "The store has given out fewer positions: it was restored from an older state. Begin again at 0.",
+    413: "More than one request may bring, or than one answer may hold; nothing was done.",
     422: "The parameters or the traces are not what they should be.",
     415: "The body is packed in a way that is not known.",
     429: "Too much waits already; nothing was done. Come again after `Retry-After` seconds.",
@@ -156,14 +167,21 @@ def install(app: FastAPI) -> None:
 async def _of_ours(_request: Request, error: Exception) -> Response:
     if isinstance(error, Problem):
         return problem(error.status, error.title, str(error), error.headers())
-    if isinstance(error, Malformed | Refuted | TooMuchEvidence):
+    if isinstance(error, TooMuchEvidence):
+        return problem(TooMuch.status, TooMuch.title, str(error))
+    if isinstance(error, Malformed | Refuted):
         return problem(400, "bad request", str(error))
-    retry = {"Retry-After": str(RETRY_SECONDS)}
-    if isinstance(error, StorageError | ConfigurationError):  # what they name is the operator's
-        LOG.error("%s", error)
-        what = "the trace store does not answer" if isinstance(error, StorageError) else "a file of settings is wrong"
-        return problem(503, "unavailable", f"{what}; the service's log says more. Repeating later is safe", retry)
-    return problem(503, "undecided", str(error), retry)
+    assert isinstance(error, TraceabilityError)
+    return problem(503, "unavailable", untold(error), {"Retry-After": str(RETRY_SECONDS)})
+
+
+def untold(error: TraceabilityError) -> str:
+    """What strangers are told of an error that is none of theirs: it may name hosts and files, so the log has it."""
+    if not isinstance(error, StorageError | ConfigurationError):
+        return str(error)
+    LOG.error("%s", error)
+    what = "the trace store does not answer" if isinstance(error, StorageError) else "a file of settings is wrong"
+    return f"{what}; the service's log says more. Repeating later is safe"
 
 
 async def _of_http(request: Request, error: Exception) -> Response:
@@ -183,8 +201,8 @@ async def _of_parameters(_request: Request, error: Exception) -> Response:
 
 
 def faults_of(error: RequestValidationError) -> list[dict[str, Any]]:
-    """What is wrong with which parameter, without what was sent."""
-    return [{key: fault[key] for key in ("loc", "msg", "type")} for fault in error.errors()]
+    """What is wrong with which parameter, without what was sent; the first of them."""
+    return [{key: fault[key] for key in ("loc", "msg", "type")} for fault in error.errors()[:_TOLD_FAULTS]]
 
 
 async def _of_a_bug(_request: Request, _error: Exception) -> Response:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from rucio_trace.configured import open_database
@@ -107,9 +108,18 @@ class _Workers(Multiprocess):
     """
 
     def init_processes(self) -> None:
+        self._counting: set[int | None] = set()
         for port in self.sockets:
             self.processes.append(Process(self.config, [port]))
             self.processes[-1].start()
+
+    def keep_subprocess_alive(self) -> None:
+        """And forget what waited in those whose place others have taken."""
+        super().keep_subprocess_alive()
+        alive = {process.pid for process in self.processes}
+        for dead in self._counting - alive:
+            mark_process_dead(dead)  # type: ignore[no-untyped-call]
+        self._counting = alive
 
 
 def _config(settings: Settings) -> uvicorn.Config:
@@ -145,20 +155,23 @@ def _listening(service: ServiceSettings) -> Iterator[list[socket.socket]]:
     """A socket for each worker, all on one port: the kernel deals connections out among them."""
     ports: list[socket.socket] = []
     try:
+        shared = service.workers > 1
+        if shared:  # else another service of this user could have a part of the connections, unnoticed
+            _listen(service, service.port, shared=False).close()
         for _ in range(service.workers):
-            ports.append(_listen(service, ports[0].getsockname()[1] if ports else service.port))
+            ports.append(_listen(service, ports[0].getsockname()[1] if ports else service.port, shared=shared))
         yield ports
     finally:
         for port in ports:
             port.close()
 
 
-def _listen(service: ServiceSettings, number: int) -> socket.socket:
+def _listen(service: ServiceSettings, number: int, *, shared: bool) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(
             service.address, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        port = socket.create_server(address[:2], family=family, backlog=_BACKLOG, reuse_port=service.workers > 1)
+        port = socket.create_server(address[:2], family=family, backlog=_BACKLOG, reuse_port=shared)
     except OSError as error:
         where = f"{service.address} port {number}"
         raise ConfigurationError(

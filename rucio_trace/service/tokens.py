@@ -14,7 +14,7 @@ import os
 import secrets
 import tempfile
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,11 @@ class Tokens:
             return None
         valid = entry.valid_at(datetime.now(UTC))
         return Principal(entry.name, entry.provider, entry.roles) if valid else None
+
+    @property
+    def providers(self) -> set[str]:
+        """Whose there are."""
+        return {entry.provider for entry in self._entries.values()}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -126,9 +131,18 @@ class TokenFile:
     @contextmanager
     def _changing(self) -> Iterator[list[Entry]]:
         """The entries, to be changed in place; nobody else changes them meanwhile."""
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._path.with_name(f"{self._path.name}.lock").open("ab") as lock:
-            os.fchmod(lock.fileno(), 0o600)
+        path = self._path.with_name(f"{self._path.name}.lock")
+        with ExitStack() as stack:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                lock = stack.enter_context(path.open("ab"))
+                os.fchmod(lock.fileno(), 0o600)
+            except OSError as error:
+                hint = "run `rucio-trace token` as the service's user; remove the file if another made it"
+                expected = "a file that this user may lock"
+                raise ConfigurationError(
+                    str(path), expected=expected, found=error.strerror or str(error), hint=hint
+                ) from error
             fcntl.flock(lock, fcntl.LOCK_EX)
             entries = self.entries()
             yield entries

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, false, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from rucio_trace.joining import linked
-from rucio_trace.store.errors import CorruptRow
+from rucio_trace.store.errors import CorruptRow, TooMuchEvidence
 from rucio_trace.store.histories import anybody, assemble
 from rucio_trace.store.rows import split_chain, to_stored
 from rucio_trace.store.tables import certificates, contents, digests, indexable, traces
@@ -23,7 +23,7 @@ from rucio_trace.trace import HEX_DIGITS, STRONG, Event
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from sqlalchemy import ColumnElement, Connection, Row
+    from sqlalchemy import ColumnElement, Connection, Row, Select
 
     from rucio_trace.store.histories import MayJoin
     from rucio_trace.store.records import Stored
@@ -34,6 +34,13 @@ __all__ = ["KEYS_A_QUERY", "Reader", "among", "batches", "bearing", "named", "of
 
 KEYS_A_QUERY: Final = 500
 """Values in one IN: planning time grows with them, and SQLite takes 32,766."""
+
+PAGE_CHARACTERS: Final = 32 * 1024**2
+"""Of messages in one page: 8,000 usual traces, but four of the largest, of which 1,000 would be 8 GB."""
+
+MAX_WHOLE: Final = 100_000
+_WHOLE_CHARACTERS: Final = 4 * PAGE_CHARACTERS
+"""Of answers that have no pages, which clients of ours take up to 256 MiB of."""
 
 _STRONG_DIGITS: Final = min(HEX_DIGITS[algorithm] for algorithm in STRONG)
 
@@ -78,8 +85,33 @@ class Reader:
             CorruptRow: one of them was altered in the database.
         """
         order = traces.c.position.desc() if newest else traces.c.position
+        return self._read(connection, select(traces).where(self.visible(condition)).order_by(order).limit(limit))
+
+    def page(
+        self,
+        connection: Connection,
+        condition: ColumnElement[bool],
+        *,
+        limit: int,
+        newest: bool = False,
+        most: int | None = None,
+    ) -> tuple[list[Stored], bool]:
+        """The same, at most *limit* and about *most* characters of messages, by default PAGE_CHARACTERS.
+
+        And whether there may be more: at least one is read of any length.
+        """
+        most = most or PAGE_CHARACTERS
+        order = traces.c.position.desc() if newest else traces.c.position
+        size = func.char_length(traces.c.message)
+        before = (func.sum(size).over(order_by=order) - size).label("before")
+        some = select(traces, before).where(self.visible(condition)).order_by(order).limit(limit).subquery()
+        query = select(*(some.c[column.key] for column in traces.c)).where(some.c.before < most)
+        query = query.order_by(some.c.position.desc() if newest else some.c.position)
+        found = self._read(connection, query)
+        return found, len(found) == limit or sum(len(s.trace.message) for s in found) >= most
+
+    def _read(self, connection: Connection, query: Select[Any]) -> list[Stored]:
         try:
-            query = select(traces).where(self.visible(condition)).order_by(order).limit(limit)
             rows = connection.execute(query).all()
         except (TypeError, ValueError, AttributeError) as error:  # a column of a type its reader cannot take
             raise CorruptRow("unknown", "a column", "as written by the store", str(error)) from error
@@ -108,14 +140,27 @@ class Reader:
         strangers = self.strangers(connection, [stored for of in own.values() for stored in of])
         return assemble(own, strangers, may_join)
 
-    def own(self, connection: Connection, keys: Collection[ProductKey]) -> dict[ProductKey, list[Stored]]:
-        """The traces of each of *keys*, in the order of their positions; there is no key for a product without any."""
+    def whole(self, connection: Connection, condition: ColumnElement[bool]) -> list[Stored]:
+        """As `read`, where there is no sense in a part. Raises TooMuchEvidence: a page would not hold it."""
+        found, more = self.page(connection, condition, limit=MAX_WHOLE, most=_WHOLE_CHARACTERS)
+        if more:
+            raise TooMuchEvidence(MAX_WHOLE)
+        return found
+
+    def own(
+        self, connection: Connection, keys: Collection[ProductKey], *, bounded: bool = False
+    ) -> dict[ProductKey, list[Stored]]:
+        """The traces of each of *keys*, in the order of their positions; there is no key for a product without any.
+
+        Where *bounded*, TooMuchEvidence is raised as `whole` does, for some of the keys at once.
+        """
+        read = self.whole if bounded else self.read
         found: dict[ProductKey, list[Stored]] = {}
         for some in batches(keys, KEYS_A_QUERY):
             condition = of_dids({key.did for key in some})
             condition &= traces.c.generation.in_({key.generation for key in some})
             wanted = set(some)
-            for stored in self.read(connection, condition):
+            for stored in read(connection, condition):
                 key = stored.trace.statement.product
                 if key in wanted and key is not None:
                     found.setdefault(key, []).append(stored)

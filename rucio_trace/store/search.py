@@ -17,7 +17,7 @@ from rucio_trace.product_digest import digest_of_contents
 from rucio_trace.status import Status, product_status
 from rucio_trace.store.errors import TooManyTraces
 from rucio_trace.store.lists import proven
-from rucio_trace.store.read import batches, bearing, named, of_dids, with_prefix
+from rucio_trace.store.read import PAGE_CHARACTERS, batches, bearing, named, of_dids, with_prefix
 from rucio_trace.store.tables import indexable, traces
 from rucio_trace.store.texts import matching
 from rucio_trace.words import words_in, words_of
@@ -170,15 +170,15 @@ def search(connection: Connection, reader: Reader, filters: Filters, limit: int,
     found: list[Stored] = []
     for _ in range(0, MAX_LOOKED_AT, rows):
         older = condition if before is None else condition & (traces.c.position < before)
-        page = reader.read(connection, older, limit=rows, newest=True)
+        page, more = reader.page(connection, older, limit=rows, newest=True)
         wanted = [stored for stored in page if filters.hold(stored.trace.statement)]
         if filters.status is not None:
             _judge(connection, reader, wanted, statuses)
             wanted = [stored for stored in wanted if _status(stored, statuses) is filters.status]
         found += wanted[: limit - len(found)]
-        if found and len(found) == limit:
+        if found and (len(found) == limit or sum(len(s.trace.message) for s in found) >= PAGE_CHARACTERS):
             return Page(found, found[-1].position)
-        if len(page) < rows:
+        if not more:
             return Page(found, None)
         before = page[-1].position
     return Page(found, before)
@@ -224,7 +224,12 @@ def _count(connection: Connection, reader: Reader, condition: ColumnElement[bool
 
 
 def _read_in_order(connection: Connection, reader: Reader, places: Sequence[int]) -> list[Stored]:
-    found = {s.position: s for s in reader.read(connection, traces.c.position.in_(places))} if places else {}
+    page, more = (
+        reader.page(connection, traces.c.position.in_(places), limit=len(places) + 1) if places else ([], False)
+    )
+    if more:
+        raise TooManyTraces(len(page) - 1)  # of their length
+    found = {stored.position: stored for stored in page}
     return [found[position] for position in places]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy import select
+from sqlalchemy import select, true
 
 from rucio_trace.lineage import explore
 from rucio_trace.store import evidence, index, lists, older, partitions, read, schema
@@ -183,13 +183,10 @@ class Store(TraceStore):
         Rucio, which may have joined one; or withdraw a batch, which has an RSE. Two indexes serve this: traces of
         replicas are not looked at.
         """
-        corrections = traces.c.event.in_((str(Event.OBSOLETE), str(Event.REVOKE)))
-        of_products = traces.c.rse.is_(None) & (traces.c.did.is_not(None) | corrections)
-        of_batches = (traces.c.event == str(Event.REVOKE)) & traces.c.rse.is_not(None)
         with self._database.snapshot() as connection:
             found = [
                 stored
-                for condition in (of_products, of_batches)
+                for condition in _of_products()
                 for stored in self._reader.read(connection, (traces.c.position > position) & condition, limit=limit)
             ]
         return sorted(found, key=lambda stored: stored.position)[:limit]
@@ -238,6 +235,12 @@ class Store(TraceStore):
             for stored in self._read(traces.c.id.in_([indexable(i) for i in some])):
                 found.setdefault(stored.id, stored)
         return found
+
+    def whole_did(self, scope: str, name: str) -> list[Stored]:
+        """As `by_did`. Raises TooMuchEvidence: there are more than one answer should hold."""
+        did = f"{scope}:{name}"
+        with self._database.reading() as connection:
+            return [s for s in self._reader.whole(connection, read.of_dids([did])) if s.trace.statement.did == did]
 
     def search(
         self,
@@ -296,13 +299,18 @@ class Store(TraceStore):
         `Page.next` is what to ask for `after`. Names are base names, digests those of files, contents of their members.
         """
         with self._database.reading() as connection:
-            found = self._reader.read(connection, condition_of(kind, values) & (traces.c.position > after), limit=limit)
-        return Page([s for s in found if bears(kind, values, s)], found[-1].position if len(found) == limit else None)
+            condition = condition_of(kind, values) & (traces.c.position > after)
+            found, more = self._reader.page(connection, condition, limit=limit)
+        return Page([s for s in found if bears(kind, values, s)], found[-1].position if more else None)
 
     def histories(self, keys: Collection[ProductKey]) -> tuple[dict[ProductKey, list[Stored]], list[Stored]]:
-        """The own traces of each of *keys* that has any, and of files in no Rucio those that may have joined them."""
+        """The own traces of each of *keys* that has any, and of files in no Rucio those that may have joined them.
+
+        Raises:
+            TooMuchEvidence: ask for fewer products.
+        """
         with self._database.snapshot() as connection:
-            own = self._reader.own(connection, keys)
+            own = self._reader.own(connection, keys, bounded=True)
             return own, self._reader.strangers(connection, [stored for of in own.values() for stored in of])
 
     def changes(self, after: int, limit: int = 1_000, *, products: bool = False) -> tuple[list[Stored], int]:
@@ -311,9 +319,20 @@ class Store(TraceStore):
         That lies behind all that was looked at, also where nothing was found.
         """
         seen = self.position()
-        found = (self.of_products_since if products else self.since)(after, limit)
-        last = found[-1].position if found else after
-        return found, last if len(found) == limit else max(last, seen)
+        conditions = _of_products() if products else (true(),)
+        with self._database.snapshot() as connection:
+            pages = [
+                self._reader.page(connection, (traces.c.position > after) & condition, limit=limit)
+                for condition in conditions
+            ]
+        found = sorted((stored for page, _ in pages for stored in page), key=lambda stored: stored.position)
+        if any(more for _, more in pages):  # beyond the first of these ends there may be some that were not read
+            end = min(page[-1].position for page, more in pages if more)
+            found = [stored for stored in found if stored.position <= end]
+        elif len(found) <= limit:
+            return found, max(after, seen, *(stored.position for stored in found[-1:]))
+        found = found[:limit]
+        return found, found[-1].position
 
     def statistics(self) -> Statistics:
         """How many traces there are, by event and by RSE; counted when they came, so that it costs nothing."""
@@ -383,3 +402,11 @@ class Store(TraceStore):
     def _read(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Stored]:
         with self._database.reading() as connection:
             return self._reader.read(connection, condition, limit=limit)
+
+
+def _of_products() -> tuple[ColumnElement[bool], ...]:
+    """By which traces others can change the status of a product in Rucio: see `Store.of_products_since`."""
+    corrections = traces.c.event.in_((str(Event.OBSOLETE), str(Event.REVOKE)))
+    of_products = traces.c.rse.is_(None) & (traces.c.did.is_not(None) | corrections)
+    of_batches = (traces.c.event == str(Event.REVOKE)) & traces.c.rse.is_not(None)
+    return of_products, of_batches

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
+from rucio_trace_sandbox.processes import wait_until
 from samples import digest, product, signer, trace
 from service_kit import Running, body, serving
 from unit.authority import Authority, signed_raw
@@ -84,7 +85,8 @@ def test_a_trace_comes_back_in_the_form_of_the_real_service(client: httpx.Client
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", found["timestamp"])
     assert client.get(f"{TRACES}/name/{made.statement.name}").json() == [found]
     assert client.get(f"{TRACES}/hash/{made.statement.hash}").json() == [found]
-    assert client.get(f"{TRACES}/hash/{digest('member').upper()}").json() == [found]
+    by_member = f"{TRACES}/hash/{digest('member').upper()}"
+    wait_until(lambda: client.get(by_member).json() == [found], "the trace by its member")
     again = put(client, [made])
     assert again["traces"] == [{"success": True, "message": f"registered before, as {made.id}"}]
 

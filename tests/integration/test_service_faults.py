@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import threading
@@ -128,6 +129,20 @@ def test_two_workers_share_a_port_and_a_database(tmp_path: Path, store_url: str)
         address = urlsplit(running.url)
         wait_until(lambda: not _listens(address.port or 0), "the end of workers whose parent was killed")
     check_everything_is_there_once(store_url, load)
+
+
+def test_what_waited_in_a_worker_that_died_waits_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    def counting() -> dict[int, Path]:
+        found = tmp_path.glob("rucio-trace-metrics-*/gauge_livesum_*.db")
+        return {int(file.stem.rpartition("_")[2]): file for file in found}
+
+    with serving(tmp_path / "service", f"sqlite:///{tmp_path}/t.db", workers=2):
+        wait_until(lambda: len(counting()) == 2, "two workers", seconds=60)
+        pid, file = counting().popitem()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not file.exists(), "the end of what it counted", seconds=60)
 
 
 def _listens(port: int) -> bool:

@@ -14,6 +14,7 @@ from service_in_process import Asked, add, asked
 from rucio_trace.batch import write_lines
 from rucio_trace.envelope import to_json
 from rucio_trace.statement import Content, Event, Input, Source, format_time
+from rucio_trace.store import read as store_read
 from rucio_trace.store import search as store_search
 
 if TYPE_CHECKING:
@@ -437,3 +438,57 @@ def test_a_word_is_found_by_an_index(service: Asked) -> None:
     assert "name_position" in plan, plan
     assert "Seq Scan on traces" not in plan, plan
     assert search(service, text="t33uvp") == [one.id for one in reversed(made)]
+
+
+# ------------------------------------------------------------------------------------------ bounds
+
+
+def test_pages_end_early_where_traces_are_long_and_lose_none(service: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = product()
+    made = [trace(Event.CREATE, key), *(trace(Event.OBSOLETE, key) for _ in range(5))]
+    add(service.store, *made)
+    expected = [each.id for each in made]
+    bound = 2 * max(len(each.message) for each in made) - 1
+    monkeypatch.setattr(store_read, "PAGE_CHARACTERS", bound)
+    monkeypatch.setattr(store_search, "PAGE_CHARACTERS", bound)
+    pages: list[list[str]] = []
+    answer = service.get(f"{API}/traces")
+    while True:
+        pages.append(ids(answer))
+        if answer["next"] is None:
+            break
+        answer = service.get(f"{API}/traces", cursor=answer["next"])
+    assert [id_ for page in pages for id_ in page] == expected[::-1]
+    assert max(map(len, pages)) <= 3
+    for products in (False, True):
+        found: list[str] = []
+        after = 0
+        while after < len(made):
+            answer = service.get(f"{API}/changes", after=after, products=products)
+            assert 0 < len(answer["traces"]) <= 3
+            found, after = found + ids(answer), answer["next"]
+        assert found == expected[products:], "the creation speaks of a replica"
+    found, after = [], 0
+    while after is not None:
+        answer = service.post(f"{API}/traces/query", {"ids": expected, "after": after})
+        found, after = found + ids(answer), answer["next"]
+    assert found == expected
+    assert "ask for less" in service.get("/trace-api/Traces", 400)["error"]["message"]
+    assert service.get("/trace-api/Traces", **{"$top": 1})["value"]
+
+
+def test_what_has_no_pages_is_told_whole_or_not_at_all(service: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = product()
+    add(service.store, trace(Event.CREATE, key), trace(Event.COPY, key, rse="RSE-B"))
+    asked_of = {"rucio": key.rucio, "vo": key.vo, "did": key.did, "generation": key.generation}
+    assert service.get(f"{API}/history", did=key.did)["products"]
+    monkeypatch.setattr(store_read, "MAX_WHOLE", 2)
+    for path in ("history", "lineage"):
+        assert "at most 2" in service.get(f"{API}/{path}", 413, did=key.did)["detail"]
+    service.post(f"{API}/products", {"products": [asked_of]}, 413)
+
+
+def test_how_far_the_index_is_behind_is_told(service: Asked) -> None:
+    add(service.store, trace())
+    rows = service.client.get("/metrics").text.splitlines()
+    assert [row for row in rows if row.startswith("traceability_store_index_lag_seconds ")]

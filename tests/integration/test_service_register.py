@@ -160,9 +160,10 @@ def test_a_scope_is_for_the_files_of_no_rucio(tmp_path: Path, pki: SandboxAuthor
 
 def test_a_service_that_trusts_nobody_registers_nothing_and_says_what_to_do(tmp_path: Path) -> None:
     with (
-        serving(tmp_path, f"sqlite:///{tmp_path}/t.db", trust={}) as running,
+        serving(tmp_path, f"sqlite:///{tmp_path}/t.db", trust={}, private=["SECERT"]) as running,
         running.client(running.token()) as client,
     ):
+        assert running.server.has_said(b"no token is of SECERT")
         assert "--federation" in post(client, body([trace()]), code=503)["detail"]
         assert client.get("/ready").status_code == 200
         assert running.server.has_said(b"nobody is trusted")

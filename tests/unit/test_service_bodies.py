@@ -71,6 +71,16 @@ def test_a_bomb_costs_no_more_than_the_bound(encoding: str) -> None:
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_members_that_hold_nothing_are_bounded_too(encoding: str) -> None:
+    """Each costs more than its bytes, and 16 MiB are a million of them."""
+    nothing = PACK[encoding](b"")
+    assert b"".join(unpacked(nothing * 1_000, encoding, MIB)) == b""
+    with pytest.raises(TooLarge, match="members"):
+        for _ in unpacked(nothing * 500_000, encoding, MIB):
+            pass
+
+
 def test_a_window_that_is_larger_than_the_encoding_allows_is_refused() -> None:
     parameters = zstandard.ZstdCompressionParameters(window_log=27, enable_ldm=True)
     packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
@@ -150,12 +160,14 @@ def test_a_scope_is_only_kept_for_files_of_no_rucio() -> None:
 
 
 def test_all_bodies_together_are_bounded_and_given_back() -> None:
-    """Each is small enough, and comes slowly: together they would not fit."""
+    """Each is small enough, and comes slowly: together they would not fit. Questions do not shut out traces."""
     most = ServiceSettings(max_body_bytes=1024)
     codes: list[str] = []
     room = asyncio.Event()
 
-    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, _send: Send) -> None:
+        if scope["path"] == "/question":
+            scope["rucio_trace.body"].is_question()
         await receive()
         codes.append("read")
         await room.wait()
@@ -168,14 +180,18 @@ def test_all_bodies_together_are_bounded_and_given_back() -> None:
 
     async def main() -> None:
         bounded = Bounded(app, most)
-        scope: Scope = {"type": "http", "headers": []}
+        bounded.questions.most = BODIES_HELD * 1024
+        scope: Scope = {"type": "http", "headers": [], "path": "/question"}
         waiting = [asyncio.create_task(bounded(scope, receive, send)) for _ in range(BODIES_HELD)]
         await asyncio.sleep(0)
         with pytest.raises(Busy):
             await bounded(scope, receive, send)
+        traces = asyncio.create_task(bounded({**scope, "path": "/traces"}, receive, send))
+        await asyncio.sleep(0)
         room.set()
+        await traces
         await asyncio.gather(*waiting)
         await bounded(scope, receive, send)
 
     asyncio.run(main())
-    assert codes == ["read"] * (BODIES_HELD + 1)
+    assert codes == ["read"] * (BODIES_HELD + 2)

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 import pytest
 from rucio_trace_sandbox.processes import wait_until
 
+from rucio_trace.config import Service as ServiceSettings
 from rucio_trace.envelope import Trace
-from rucio_trace.service.intake import GROUP_TRACES, THREADS, Intake
+from rucio_trace.service.access import Access
+from rucio_trace.service.app import Service
+from rucio_trace.service.intake import GROUP_TRACES, THREADS, Intake, judging
 from rucio_trace.service.problems import Busy, TooLarge, Unavailable
 from rucio_trace.statement import Event, Statement
-from rucio_trace.store import Outcome, Registration
+from rucio_trace.store import Outcome, Registration, Store
 from rucio_trace.store.errors import StoreUnavailable
 from rucio_trace.store.register import Judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 
 def item(number: int) -> Judged:
@@ -96,20 +100,6 @@ def test_traces_of_different_providers_never_come_together(intake: Intake, gate:
         assert {f"P{int(id_[3:]) % 2}" for id_ in ids} == {provider}
 
 
-def test_one_trace_of_two_requests_is_never_in_one_group(intake: Intake, gate: Gate) -> None:
-    """What one of them made of it is not what the other did."""
-
-    async def main() -> None:
-        first = await occupied(intake, gate)
-        tasks = [asyncio.create_task(intake.register([item(1)], "P")) for _ in "ab"]
-        await asyncio.sleep(0)
-        gate.open.set()
-        await asyncio.gather(*first, *tasks)
-
-    asyncio.run(main())
-    assert [ids for _, ids in gate.groups].count(["id-1"]) == 2
-
-
 def test_a_large_request_is_taken_in_slices(intake: Intake, gate: Gate) -> None:
     gate.open.set()
     count = 2 * GROUP_TRACES + 1
@@ -119,13 +109,16 @@ def test_a_large_request_is_taken_in_slices(intake: Intake, gate: Gate) -> None:
 
 
 def test_beyond_the_bound_nothing_of_a_request_is_queued(gate: Gate) -> None:
-    intake = Intake(gate.register, 10)
+    told: list[int] = []
+    intake = Intake(gate.register, 10, told.append)
 
     async def main() -> None:
         first = await occupied(intake, gate)
         waiting = asyncio.create_task(intake.register([item(n) for n in range(10 - THREADS)], "P"))
         await asyncio.sleep(0)
         assert intake.held == 10
+        with pytest.raises(Busy):
+            intake.check_room()
         with pytest.raises(Busy):
             await intake.register([item(100)], "P")
         with pytest.raises(TooLarge):
@@ -138,6 +131,7 @@ def test_beyond_the_bound_nothing_of_a_request_is_queued(gate: Gate) -> None:
 
     asyncio.run(main())
     intake.close()
+    assert (max(told), told[-1]) == (10, 0), "a gauge shows what waits, whoever reads it"
     assert not any("id-100" in ids for _, ids in gate.groups)
 
 
@@ -201,3 +195,28 @@ def test_who_has_gone_away_is_not_waited_for(intake: Intake, gate: Gate) -> None
 
     asyncio.run(main())
     wait_until(lambda: intake.held == 0, "nothing held")
+
+
+def test_whom_to_trust_is_asked_when_the_traces_have_come_and_if_there_is_room(tmp_path: Path, gate: Gate) -> None:
+    """They may have taken minutes, in which a certificate may have been revoked."""
+    asked: list[str] = []
+    store = Store.open(f"sqlite:///{tmp_path / 'traces.db'}")
+    access = Access(lambda _token: None, frozenset())
+    service = Service(store, lambda: asked.append("trust"), False, access, ServiceSettings())  # type: ignore[func-returns-value]
+    intake = Intake(gate.register, 1)
+    judge = judging(service, intake)
+    assert not asked
+    with pytest.raises(Unavailable):
+        judge([])
+    assert asked.pop()
+
+    async def main() -> None:
+        first = await occupied(intake, gate)
+        with pytest.raises(Busy):
+            judge([])
+        assert not asked
+        gate.open.set()
+        await asyncio.gather(*first)
+
+    asyncio.run(main())
+    intake.close()

@@ -52,6 +52,13 @@ def test_the_file_is_its_owners_alone_and_holds_no_token(file: TokenFile, path: 
     assert sorted(each.name for each in path.parent.iterdir()) == ["tokens.json", "tokens.json.lock"]
 
 
+def test_a_lock_that_another_user_made_is_named(file: TokenFile, path: Path) -> None:
+    path.parent.mkdir()
+    path.with_name("tokens.json.lock").mkdir()  # root may open any file, but no folder
+    with pytest.raises(ConfigurationError, match=r"tokens.json.lock.*service's user"):
+        file.create("a", "SITE", [Role.READ], NOW)
+
+
 def test_a_running_service_follows_the_file(file: TokenFile, path: Path) -> None:
     find = Tokens(path)
     assert find("rt_x") is None, "there is no file yet"

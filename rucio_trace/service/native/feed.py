@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
@@ -10,12 +11,12 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from rucio_trace.service.access import Reads
+from rucio_trace.service.access import Reads, Watches
 from rucio_trace.service.native.find import MAX_TRACES
 from rucio_trace.service.native.models import Records
 from rucio_trace.service.native.packed import json_response
 from rucio_trace.service.native.records import records
-from rucio_trace.service.problems import described
+from rucio_trace.service.problems import Problem, described
 from rucio_trace.statement import format_time
 
 __all__ = ["Head", "router"]
@@ -47,12 +48,17 @@ class Head:
     def __init__(self, position: Callable[[], int]) -> None:
         self._position = position
         self._look: asyncio.Task[int] | None = None
+        self._ended = asyncio.Event()
+
+    def close(self) -> None:
+        """Whoever waits is answered now: nobody holds up the end of the service."""
+        self._ended.set()
 
     async def beyond(self, position: int, seconds: float) -> bool:
-        """Whether there is more than *position* within *seconds*."""
+        """Whether there is more than *position* within *seconds*, unless the service ends."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        while (left := deadline - loop.time()) > 0:
+        while (left := deadline - loop.time()) > 0 and not self._ended.is_set():
             if self._look is None or self._look.done():
                 self._look = loop.create_task(self._after_a_while())
             done, _ = await asyncio.wait([self._look], timeout=left)
@@ -61,14 +67,27 @@ class Head:
         return False
 
     async def _after_a_while(self) -> int:
-        await asyncio.sleep(LOOK_SECONDS)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), LOOK_SECONDS)
         return await to_thread.run_sync(self._position)
 
 
-@router.get("/changes", response_model=Changes, responses=described(401, 503))
+class Gone(Problem):
+    """The store was restored from a backup: who went on would miss what takes the positions given out since."""
+
+    status, title = 410, "not given out"
+
+    def __init__(self, after: int, position: int) -> None:
+        hint = "the store was restored from an older state, or is another: begin again at 0"
+        super().__init__(
+            "after", expected=f"at most {position}, the last position given out", found=str(after), hint=hint
+        )
+
+
+@router.get("/changes", response_model=Changes, responses=described(401, 410, 429, 503))
 async def changes(
     request: Request,
-    store: Reads,
+    store: Watches,
     after: Annotated[int, Query(ge=0, le=2**62, description="A position; `next` of the answer before.")] = 0,
     limit: Annotated[int, Query(ge=1, le=MAX_TRACES)] = 100,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds, if there is nothing new yet.")] = 0,
@@ -77,14 +96,19 @@ async def changes(
     """The traces that follow a position, in the order in which they were registered: who asks on misses none."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait
-    head: Head = request.app.state.head
+    state = request.app.state
     while True:
-        found, after = await to_thread.run_sync(partial(store.changes, after, limit, products=products))
-        if found or not await head.beyond(after, deadline - loop.time()):
-            return json_response({"traces": await to_thread.run_sync(records, found), "next": after})
+        async with state.turns.turn():
+            found, last = await to_thread.run_sync(partial(store.changes, after, limit, products=products))
+            if not found and last == after and after > (position := await to_thread.run_sync(store.position)):
+                raise Gone(after, position)
+            told = await to_thread.run_sync(records, found)
+        after = last
+        if found or not await state.head.beyond(after, deadline - loop.time()):
+            return json_response({"traces": told, "next": after})
 
 
-@router.get("/statistics", response_model=Statistics, responses=described(401, 503))
+@router.get("/statistics", response_model=Statistics, responses=described(401, 429, 503))
 def statistics(store: Reads) -> Response:
     """Counted when traces came: asking costs nothing, however many there are."""
     found = store.statistics()

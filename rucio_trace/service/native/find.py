@@ -10,7 +10,7 @@ from starlette.responses import Response
 from rucio_trace.service.access import Reads
 from rucio_trace.service.native.examples import TRACE
 from rucio_trace.service.native.models import Question, Records, Text
-from rucio_trace.service.native.packed import Packed, json_response
+from rucio_trace.service.native.packed import ASKED, Packed, json_response
 from rucio_trace.service.native.records import records
 from rucio_trace.service.problems import BadRequest, described
 from rucio_trace.statement import Event
@@ -68,7 +68,7 @@ class Values(Question):
         return {kind: values for kind, values in kinds.items() if values is not None}
 
 
-@router.get("/traces", response_model=Page, responses=described(400, 401, 503))
+@router.get("/traces", response_model=Page, responses=described(400, 401, 429, 503))
 def search(
     store: Reads,
     name: Annotated[_Text, Query(description="The file's base name.", examples=[_NAME])] = None,
@@ -117,7 +117,7 @@ def search(
     return json_response({"traces": records(page.traces), "next": page.next and _cursor(page.next)})
 
 
-@router.post("/traces/query", response_model=Portion, responses=described(400, 401, 413, 503))
+@router.post("/traces/query", response_model=Portion, responses=described(*ASKED))
 def query(values: Values, store: Reads) -> Response:
     """Traces with one of many ids, names, DIDs or digests."""
     ((kind, given),) = values.given.items()

@@ -49,7 +49,10 @@ class CircleOfInputs(Problem):
 @router.get(
     "/lineage",
     response_model=Lineage,
-    responses={**described(400, 401, 404, 503), 409: {"description": "Traces say a product was made from itself."}},
+    responses={
+        **described(400, 401, 404, 413, 429, 503),
+        409: {"description": "Traces say a product was made from itself."},
+    },
 )
 def lineage(
     store: Reads,
@@ -75,7 +78,7 @@ def lineage(
 def _digests(store: Store, did: str) -> set[str]:
     """The strong digests of the product that bears the name now."""
     scope, _, name = did.partition(":")
-    found = [stored.trace.statement for stored in store.by_did(scope, name)]
+    found = [stored.trace.statement for stored in store.whole_did(scope, name)]
     newest = max((s.generation for s in found if s.generation is not None), default=None)
     known = [s for s in found if s.generation == newest]
     created = [s for s in known if s.event is Event.CREATE]

@@ -9,9 +9,9 @@ from starlette.responses import Response
 from rucio_trace.service.access import Reads
 from rucio_trace.service.native.find import Digest
 from rucio_trace.service.native.models import Histories, Known, Question, Record, Records, RucioProduct, Text
-from rucio_trace.service.native.packed import Packed, json_response
+from rucio_trace.service.native.packed import ASKED, Packed, json_response
 from rucio_trace.service.native.records import known, record, records
-from rucio_trace.service.problems import NotFound, Problem, described
+from rucio_trace.service.problems import NotFound, TooMuch, described
 from rucio_trace.status import product_status
 from rucio_trace.store import TooMuchEvidence
 
@@ -42,11 +42,7 @@ class File(Question):
     product_digest: Digest | None = None
 
 
-class TooMuch(Problem):
-    status, title = 413, "too much evidence"
-
-
-@router.get("/history", response_model=Histories, responses=described(401, 503))
+@router.get("/history", response_model=Histories, responses=described(401, 413, 429, 503))
 def history(
     store: Reads, did: Annotated[str, Query(description="scope:name", pattern="^[^:]+:.+$", max_length=4096)]
 ) -> Response:
@@ -55,7 +51,7 @@ def history(
     The status is by all traces that the service has accepted.
     """
     scope, _, name = did.partition(":")
-    keys = {key for stored in store.by_did(scope, name) if (key := stored.trace.statement.product) is not None}
+    keys = {key for stored in store.whole_did(scope, name) if (key := stored.trace.statement.product) is not None}
     found, lines = store.product(keys), store.proven(keys)
     told = []
     for key in sorted(keys, key=lambda key: (key.rucio, key.vo, key.generation)):
@@ -65,7 +61,7 @@ def history(
     return json_response({"products": told})
 
 
-@router.post("/products", response_model=KnownProducts, responses=described(400, 401, 413, 503))
+@router.post("/products", response_model=KnownProducts, responses=described(*ASKED))
 def products(asked: Products, store: Reads) -> Response:
     """The traces and lines of each product, in the order they are asked for, and those that may have joined one."""
     keys = dict.fromkeys(product.key for product in asked.products)
@@ -75,7 +71,7 @@ def products(asked: Products, store: Reads) -> Response:
     return json_response({"products": told, "strangers": records(strangers)})
 
 
-@router.post("/evidence", response_model=Records, responses=described(400, 401, 413, 503))
+@router.post("/evidence", response_model=Records, responses=described(*ASKED))
 def evidence(file: File, store: Reads) -> Response:
     """All that a verifier needs to judge a file by itself, whole or not at all: a part of it could mislead."""
     try:
@@ -88,7 +84,7 @@ def evidence(file: File, store: Reads) -> Response:
 @router.get(
     "/lists/{trace_id}",
     response_class=Response,
-    responses={200: {"content": {"application/x-ndjson": {}}}, **described(401, 404, 503)},
+    responses={200: {"content": {"application/x-ndjson": {}}}, **described(401, 404, 429, 503)},
 )
 def list_of(trace_id: str, store: Reads) -> Response:
     """The list of a batch, as it was signed."""

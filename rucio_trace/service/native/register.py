@@ -78,7 +78,7 @@ async def register(
     Everything said to be stored or known is durable. An item that is refused costs itself alone.
     """
     state = request.app.state
-    judge = judging(state.service)
+    judge = judging(state.service, state.intake)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     read = partial(read_items, is_json=kind == "application/json", scope=scope)
     judged = await parsed(request, lambda pieces: judge(read(pieces)))
@@ -88,7 +88,7 @@ async def register(
     return JSONResponse({**{str(o): counts[o] for o in Outcome}, "results": [answer(each) for each in answers]})
 
 
-@router.get("/traces/{trace_id}", response_model=Record, responses=described(401, 404, 503))
+@router.get("/traces/{trace_id}", response_model=Record, responses=described(401, 404, 429, 503))
 def trace(trace_id: str, store: Reads) -> Any:
     """The trace with this id."""
     found = store.by_id(trace_id)

@@ -21,7 +21,7 @@ from rucio_trace.service.intake import trusted
 from rucio_trace.service.native.examples import TRACE
 from rucio_trace.service.native.models import Fault, RucioProduct, Text
 from rucio_trace.service.native.models import Question as Body
-from rucio_trace.service.native.packed import Packed, json_response
+from rucio_trace.service.native.packed import ASKED, Packed, json_response
 from rucio_trace.service.native.records import product
 from rucio_trace.service.problems import described
 from rucio_trace.statement import HEX_DIGITS, base_name, format_time
@@ -93,7 +93,7 @@ class Verdicts(BaseModel):
     verdicts: list[Told]
 
 
-@router.post("/verdicts", response_model=Verdicts, responses=described(400, 401, 413, 503))
+@router.post("/verdicts", response_model=Verdicts, responses=described(*ASKED))
 def verdicts(asked: Items, request: Request, store: Reads) -> Response:
     """One verdict for each item, in their order, by whom this service trusts.
 

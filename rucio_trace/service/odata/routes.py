@@ -18,7 +18,7 @@ from rucio_trace.service.intake import trusted
 from rucio_trace.service.odata.entities import FIELDS, entity
 from rucio_trace.service.odata.filtering import COLUMNS
 from rucio_trace.service.odata.options import DEFAULT_TOP, MAX_SKIP, MAX_TOP, Options, parse_options
-from rucio_trace.service.problems import BadRequest, NotFound, Problem
+from rucio_trace.service.problems import RETRY_SECONDS, BadRequest, NotFound, Problem, faults_of, untold
 from rucio_trace.store import Store, Stored
 
 __all__ = ["router"]
@@ -37,13 +37,13 @@ class _OData(APIRoute):
             try:
                 return await handler(request)
             except RequestValidationError as error:
-                return _refusal(400, "bad request", "; ".join(str(fault["msg"]) for fault in error.errors()))
+                return _refusal(400, "bad request", "; ".join(str(fault["msg"]) for fault in faults_of(error)))
             except Problem as error:
                 return _refusal(error.status, error.title, str(error), error.headers())
             except (Malformed, Refuted) as error:
                 return _refusal(400, "bad request", str(error))
             except TraceabilityError as error:
-                return _refusal(503, "unavailable", str(error), {"Retry-After": "5"})
+                return _refusal(503, "unavailable", untold(error), {"Retry-After": str(RETRY_SECONDS)})
 
         return answering
 
@@ -64,9 +64,14 @@ _ERROR = {
 }
 _REFUSED: dict[int | str, dict[str, Any]] = {
     400: {"description": "An option that is wrong, or that nothing but a look at every trace could answer.", **_ERROR},
+    401: {"description": "The token is not known.", **_ERROR},
+    429: {"description": "Too many ask already.", **_ERROR},
     503: {"description": "The store does not answer.", **_ERROR},
 }
-_ABSENT: dict[int | str, dict[str, Any]] = {404: {"description": "There is none.", **_ERROR}, 503: _REFUSED[503]}
+_ABSENT: dict[int | str, dict[str, Any]] = {
+    404: {"description": "There is none.", **_ERROR},
+    **{status: _REFUSED[status] for status in (401, 429, 503)},
+}
 _NAME = "S2A_MSIL1C_20230420T100021_N0509_R122_T33UVP_20230420T120027.SAFE.zip"
 
 
