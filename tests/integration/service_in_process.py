@@ -13,10 +13,10 @@ from rucio_trace.config import Service as ServiceSettings
 from rucio_trace.identity import Trust
 from rucio_trace.service.access import Access, Principal, Role
 from rucio_trace.service.app import Service, create_app
-from rucio_trace.store import Outcome, Store, Stored
+from rucio_trace.store import Item, Outcome, Store, Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import httpx
 
@@ -65,8 +65,11 @@ def asked(url: str, trust: Trust | None = TRUST) -> Iterator[Asked]:
         yield Asked(client, store)
 
 
-def add(store: Store, *made: Trace, provider: str | None = None, **options: Any) -> list[Stored]:
-    answers = store.register(made, trust=TRUST, provider=provider, **options)
+def add(
+    store: Store, *made: Trace, provider: str | None = None, lists: Mapping[str, bytes] | None = None
+) -> list[Stored]:
+    items = [Item(each, (lists or {}).get(each.id)) for each in made]
+    answers = store.add(store.judge(items, TRUST), provider=provider)
     assert [answer.outcome for answer in answers] == [Outcome.STORED] * len(made), answers
     found = store.by_ids([trace.id for trace in made])
     return [found[trace.id] for trace in made]

@@ -42,8 +42,8 @@ class Item(Body):
     digest: Annotated[
         str | None,
         Field(
-            description="A strong digest, as `hex` or as `ALGORITHM:hex`. Without its algorithm it is held against all "
-            "algorithms of its length.",
+            description="A strong digest, as `hex` or as `ALGORITHM:hex`. Without its algorithm it condemns no file "
+            "unless traces name it: it may be right, by another algorithm than was signed.",
             pattern=r"^((BLAKE3|SHA256|SHA3):)?[0-9a-fA-F]{64}$|^(SHA512:)?[0-9a-fA-F]{128}$",
         ),
     ] = None
