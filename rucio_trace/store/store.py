@@ -391,17 +391,17 @@ class Store(TraceStore):
             return evidence.collect(connection, self._reader, hashes, names, did, product_digest)
 
     def candidates_of_many(
-        self, digests: Collection[str], names: Collection[str], dids: Collection[str]
+        self, digests: Collection[str], names: Collection[str], dids: Collection[str], most: int | None = None
     ) -> list[Evidence]:
         """All that is known of the products that bear one of these strong digests or base names, or are of these DIDs.
 
         Raises:
-            TooMuchEvidence: more than could be judged at once: ask for fewer.
+            TooMuchEvidence: more than *most* traces, or than could be judged at once: ask for fewer.
         """
         from rucio_trace.verify import Evidence
 
         with self._database.reading() as connection:
-            found = evidence.collect_many(connection, self._reader, digests, names, dids)
+            found = evidence.collect_many(connection, self._reader, digests, names, dids, most)
         return [Evidence(trace=stored.trace, registered_at=stored.registered_at) for stored in found]
 
     def lineage(self, digests: Collection[str], *, up: bool, depth: int | None = None) -> Lineage | None:

@@ -178,6 +178,17 @@ def test_too_much_evidence_for_one_file_costs_that_one_alone(service: Asked, mon
     assert told[0]["faults"][0]["kind"] == "TooMuchEvidence"
 
 
+def test_of_one_request_no_more_traces_are_read_than_of_one_file(
+    service: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(service.store, *(trace(Event.COPY, product(n), rse=f"R{m}") for n in range(1, 5) for m in range(3)))
+    monkeypatch.setattr("rucio_trace.store.evidence.MAX_TRACES", 7)
+    items = [{"name": f"file{n}"} for n in range(1, 5)]
+    assert verdicts(service, *items) == ["GENUINE", "GENUINE", "UNDECIDED", "UNDECIDED"]
+    assert verdicts(service, *items[:2], *items[:2], *items[:2]) == ["GENUINE"] * 6, "the same costs once"
+    assert verdicts(service, *items[2:]) == ["GENUINE"] * 2
+
+
 # ------------------------------------------------------------------------------------- one by one, at random
 
 NUMBERS = st.integers(1, 3)
