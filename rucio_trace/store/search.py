@@ -62,8 +62,9 @@ class Filters:
     event: Event | None = None
     rse: str | None = None
     site: str | None = None
-    attributes: Mapping[str, str] | None = None
-    """Signed attributes, spelled as in JSON but for the quotes of a text; of a list any element may be it."""
+    attributes: Collection[str] | None = None
+    """`KEY:VALUE` of signed attributes, spelled as in JSON but for the quotes of a text; of a list any element may be
+    it. Both may hold colons: any division may be the one."""
     since: datetime | None = None
     until: datetime | None = None
 
@@ -107,6 +108,7 @@ class Filters:
         words, attributes = words_in(self.text or ""), s.attributes or {}
         return (
             self.name in (None, s.name)
+            and ((s.did or "") if ":" in (start := self.name_prefix or "") else s.name).startswith(start)
             and self.did in (None, s.did)
             and self.product in (None, s.product)
             and self.rse in (None, s.rse)
@@ -114,7 +116,7 @@ class Filters:
             and self.digest in (None, s.hash, *s.digests.values(), *_members(s, self.digest))
             and self.site in (None, s.site)
             and (not words or words <= words_of(s.name, attributes))
-            and all(wanted in _spelled(attributes.get(key)) for key, wanted in (self.attributes or {}).items())
+            and (not self.attributes or _spelled(attributes).issuperset(self.attributes))
         )
 
 
@@ -123,9 +125,12 @@ def _members(s: Statement, wanted: str | None) -> set[str | None]:
     return set() if wanted is None else {digest_of_contents(s), *(content.hash for content in s.contents or ())}
 
 
-def _spelled(value: Any) -> set[str]:
-    values = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    return {each if isinstance(each, str) else json.dumps(each) for each in values}
+def _spelled(attributes: Mapping[str, Any]) -> set[str]:
+    found: set[str] = set()
+    for key, value in attributes.items():
+        values = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        found.update(f"{key}:{each if isinstance(each, str) else json.dumps(each)}" for each in values)
+    return found
 
 
 Kind = Literal["ids", "names", "dids", "digests", "contents"]

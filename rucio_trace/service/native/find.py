@@ -1,6 +1,7 @@
 """`GET /traces` and `POST /traces/query`: traces by what is said in them."""
 
 import base64
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -109,9 +110,9 @@ def search(
         site=site,
         event=event,
         status=status,
-        since=since,
-        until=until,
-        attributes=dict(_pair(each) for each in attribute) if attribute else None,
+        since=_moment("since", since),
+        until=_moment("until", until),
+        attributes=[_pair(each) for each in attribute] if attribute else None,
     )
     page = store.find(filters, limit, None if cursor is None else _position(cursor))
     return json_response({"traces": records(page.traces), "next": page.next and _cursor(page.next)})
@@ -125,11 +126,19 @@ def query(values: Values, store: Reads) -> Response:
     return json_response({"traces": records(page.traces), "next": page.next})
 
 
-def _pair(text: str) -> tuple[str, str]:
-    key, colon, value = text.partition(":")
-    if not (key and colon):
+def _pair(text: str) -> str:
+    if text.find(":") < 1:
         raise BadRequest("attribute", expected="KEY:VALUE", found=text)
-    return key, value
+    return text
+
+
+def _moment(name: str, given: datetime | None) -> datetime | None:
+    if given is None:
+        return None
+    try:
+        return given.astimezone(UTC)
+    except OverflowError:
+        raise BadRequest(name, expected="a time within the years 1 to 9999 of UTC", found=given.isoformat()) from None
 
 
 def _cursor(position: int) -> str:
