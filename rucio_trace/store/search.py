@@ -16,6 +16,7 @@ from sqlalchemy import and_, exists, func, or_, select, true
 from rucio_trace.product_digest import digest_of_contents
 from rucio_trace.status import Status, product_status
 from rucio_trace.store.errors import TooManyTraces
+from rucio_trace.store.histories import anybody
 from rucio_trace.store.lists import proven
 from rucio_trace.store.read import batches, bearing, named, of_dids, with_prefix
 from rucio_trace.store.tables import indexable, traces
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
+    from rucio_trace.store.histories import MayJoin
     from rucio_trace.store.read import Reader
     from rucio_trace.store.records import Stored
     from rucio_trace.trace import Event, ProductKey, Statement
@@ -67,6 +69,8 @@ class Filters:
     it. Both may hold colons: any division may be the one."""
     since: datetime | None = None
     until: datetime | None = None
+    may_join: MayJoin = anybody
+    """Whose words on a file in no Rucio count for the status of a product."""
 
     @property
     def must_look(self) -> bool:
@@ -178,7 +182,7 @@ def search(connection: Connection, reader: Reader, filters: Filters, limit: int,
         page = reader.read(connection, older, limit=rows, newest=True)
         wanted = [stored for stored in page if filters.hold(stored.trace.statement)]
         if filters.status is not None:
-            _judge(connection, reader, wanted, statuses)
+            _judge(connection, reader, wanted, statuses, filters.may_join)
             wanted = [stored for stored in wanted if _status(stored, statuses) is filters.status]
         found += wanted[: limit - len(found)]
         if found and len(found) == limit:
@@ -238,10 +242,16 @@ def _status(stored: Stored, statuses: dict[ProductKey, Status]) -> Status | None
     return None if key is None else statuses[key]
 
 
-def _judge(connection: Connection, reader: Reader, page: list[Stored], statuses: dict[ProductKey, Status]) -> None:
+def _judge(
+    connection: Connection,
+    reader: Reader,
+    page: list[Stored],
+    statuses: dict[ProductKey, Status],
+    may_join: MayJoin,
+) -> None:
     keys = {key for stored in page if (key := stored.trace.statement.product) is not None} - statuses.keys()
     lines = proven(connection, reader, keys)
-    for key, history in reader.histories(connection, keys).items():
+    for key, history in reader.histories(connection, keys, may_join).items():
         statuses[key] = product_status(history, str, lines.get(key, ())).status
 
 
