@@ -11,14 +11,17 @@ from rucio_trace import faults
 from rucio_trace.envelope import Trace
 from rucio_trace.history import agree
 from rucio_trace.matching import COPERNICUS_ALGORITHMS, Answer, Candidate, Index, Product, Verdict, newest
-from rucio_trace.statement import HEX_DIGITS, STRONG
+from rucio_trace.statement import ALGORITHMS, HEX_DIGITS, STRONG
 
 __all__ = ["Question", "ask"]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is said of one file. A *digest* without its *algorithm* is held against all that it could be of.
+    """What is said of one file. A *digest* without its *algorithm* is one of those that it could be of.
+
+    Which one is what the traces say that name it. If none does, a file is not condemned for what may be its right
+    digest by another algorithm than the one that was signed: the answer is UNDECIDED, and says what is missing.
 
     With *did* ("scope:name") the name is not asked.
     """
@@ -46,15 +49,20 @@ def ask(index: Index, question: Question) -> Answer:
     """What the products of *index* say of the file."""
     if question.digest is None:
         return _of_name(index, question)
-    claimed = _algorithms(question.digest, index.of_digest(question.digest))
-    if question.algorithm is not None or not claimed:
+    if len(question.algorithms) < 2:  # which is named, or told by the digest's length
         return index.answer(question.candidate(question.algorithms))
-    # A digest is of one algorithm: where traces name several, at least one is wrong, and all must lead to one verdict.
-    answers = [index.answer(question.candidate([algorithm])) for algorithm in claimed]
-    if len({answer.verdict for answer in answers}) == 1:
+    # A digest is of one algorithm: of several that it could be, all must lead to one verdict.
+    algorithms = index.algorithms_of(question.digest) or question.algorithms
+    answers = [index.answer(question.candidate([algorithm])) for algorithm in algorithms]
+    missing = frozenset[str]().union(*(answer.missing for answer in answers))
+    if len({answer.verdict for answer in answers}) == 1 and (len(answers) == 1 or not missing):
         return answers[0]
-    fault = faults.SeveralProducts("digest", "of one algorithm", ", ".join(claimed))
-    return Answer(Verdict.UNDECIDED, faults=(fault,))
+    found = ", ".join(algorithms)
+    fault: faults.Fault = faults.SeveralProducts("digest", "of one algorithm", found)
+    if missing:
+        needed = ", ".join(sorted(missing, key=ALGORITHMS.index))
+        fault = faults.MissingDigest("digest", needed, f"one of {found}")
+    return Answer(Verdict.UNDECIDED, faults=(fault,), missing=missing)
 
 
 def _of_name(index: Index, question: Question) -> Answer:
@@ -70,22 +78,10 @@ def _of_name(index: Index, question: Question) -> Answer:
         several = [faults.AmbiguousName("product", "one of this name", p.label) for p in told]
         return Answer(Verdict.UNDECIDED, faults=tuple(several))
     s = said[0].statement
-    hashes = s.digests or dict.fromkeys(_algorithms(s.hash, told) or COPERNICUS_ALGORITHMS, s.hash)
+    hashes = s.digests or dict.fromkeys(index.algorithms_of(s.hash) or COPERNICUS_ALGORITHMS, s.hash)
     candidate = Candidate(file="", base_name=told[0].name, size=s.size, hashes=hashes, did=question.did)
     return index.answer(candidate)
 
 
 def _claims(product: Product) -> Sequence[Trace]:
     return product.claims or product.history.withdrawn_origins
-
-
-def _algorithms(digest: str, products: Iterable[Product]) -> list[str]:
-    """By which algorithms traces of *products* name *digest*, their own or a member's."""
-    found: set[str] = set()
-    for product in products:
-        for trace in (*product.history.deciding, *product.history.withdrawn_origins):
-            s = trace.statement
-            found.update(algorithm for algorithm, known in s.digests.items() if known == digest)
-            if s.hash_algorithm and any(content.hash == digest for content in s.contents or ()):
-                found.add(s.hash_algorithm)
-    return [algorithm for algorithm in STRONG if algorithm in found]

@@ -145,6 +145,18 @@ class Product:
         return f"{self.rucio.did} of {self.rucio.rucio}, generation {self.rucio.generation}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """The members of a product that have one digest: a path by signed algorithm and base name, which may be empty."""
+
+    product: Product
+    paths: dict[tuple[str | None, str], str]
+
+    def path(self, algorithm: str, name: str) -> str | None:
+        of_copernicus = self.paths.get((None, name)) if algorithm in COPERNICUS_ALGORITHMS else None
+        return self.paths.get((algorithm, name), of_copernicus)
+
+
 _Index = TypeVar("_Index", str, int)
 
 
@@ -181,7 +193,8 @@ class Index:
         self._by_name: dict[str, dict[_Key, Product]] = {}
         self._by_did: dict[str, dict[_Key, Product]] = {}
         self._by_size: dict[int, dict[_Key, Product]] = {}
-        self._by_content: dict[str, dict[_Key, Product]] = {}
+        self._by_content: dict[str, dict[_Key, _Members]] = {}
+        self._algorithms: dict[str, tuple[str, ...]] = {}
         for product in products:
             self._enter(product)
 
@@ -192,17 +205,29 @@ class Index:
         for trace in (*product.history.deciding, *product.history.withdrawn_origins):
             for digest in (trace.statement.hash, *trace.statement.digests.values()):
                 enter(self._by_digest, digest)
+            for algorithm, digest in trace.statement.digests.items():
+                self._call(digest, algorithm)
             enter(self._by_size, trace.statement.size)
         for trace in product.claims:
+            named = trace.statement.hash_algorithm
             for content in trace.statement.contents or ():
-                enter(self._by_content, content.hash)
+                members = self._by_content.setdefault(content.hash, {}).setdefault(product.key, _Members(product, {}))
+                if named is not None:
+                    self._call(content.hash, named)
+                for name in ("", base_name(content.path)):
+                    members.paths.setdefault((named, name), content.path)
         enter(self._by_name, product.name)
         if product.rucio is not None:
             enter(self._by_did, product.rucio.did)
 
-    def of_digest(self, digest: str) -> list[Product]:
-        """The products whose bytes have it, or those of a member of theirs."""
-        return list((self._by_digest.get(digest, {}) | self._by_content.get(digest, {})).values())
+    def _call(self, digest: str, algorithm: str) -> None:
+        known = self._algorithms.get(digest, ())
+        if algorithm not in known:
+            self._algorithms[digest] = (*known, algorithm)
+
+    def algorithms_of(self, digest: str) -> list[str]:
+        """The strong algorithms by which the traces of products name it, a file's or a member's."""
+        return [algorithm for algorithm in STRONG if algorithm in self._algorithms.get(digest, ())]
 
     def of_name(self, name: str) -> list[Product]:
         return list(self._by_name.get(name, {}).values())
@@ -266,10 +291,10 @@ class Index:
     def _as_member(self, candidate: Candidate) -> Answer | None:
         """The file as a member of an archive, under its own name there."""
         found: dict[_Key, tuple[Product, str]] = {}
-        for digest in candidate.hashes.values():
-            for key, product in self._by_content.get(digest, {}).items():
-                if path := _member_path(candidate, product):
-                    found[key] = product, path
+        for algorithm, digest in candidate.hashes.items():
+            for key, members in self._by_content.get(digest, {}).items():
+                if path := members.path(algorithm, candidate.base_name):
+                    found.setdefault(key, (members.product, path))
         if not found:
             return None
         paths = {product.key: path for product, path in found.values()}
@@ -442,14 +467,3 @@ def _different_contents(candidate: Candidate, trace: Trace) -> list[Fault]:
         for path in sorted(signed.keys() | candidate.contents.keys())
         if signed.get(path) != candidate.contents.get(path)
     ]
-
-
-def _member_path(candidate: Candidate, product: Product) -> str | None:
-    for trace in product.claims:
-        s = trace.statement
-        algorithms = (s.hash_algorithm,) if s.hash_algorithm else COPERNICUS_ALGORITHMS
-        digests = {candidate.hashes[a] for a in algorithms if a in candidate.hashes}
-        for content in s.contents or ():
-            if content.hash in digests and candidate.base_name in ("", base_name(content.path)):
-                return content.path
-    return None

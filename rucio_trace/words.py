@@ -23,11 +23,11 @@ def words_in(given: str) -> set[str]:
 
 
 def words_of(name: str, attributes: Mapping[str, Any] | None) -> frozenset[str]:
-    """The words by which a trace is found."""
-    found = words_in(name)
+    """The words by which a trace is found; if there are too many, those of the name before those of attributes."""
+    own, more = words_in(name), set[str]()
     for value in _values(attributes or {}):
-        found |= words_in(value)
-    return frozenset(sorted(found)[:MAX_WORDS])
+        more |= words_in(value)
+    return frozenset([*sorted(own), *sorted(more - own)][:MAX_WORDS])
 
 
 def _values(value: Any) -> Iterator[str]:

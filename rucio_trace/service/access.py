@@ -70,7 +70,7 @@ class Access:
 
     def __init__(self, find: Callable[[str], Principal | None], private: frozenset[str]) -> None:
         """*find* gives the holder of a bearer token; traces of *private* providers are shown to their own alone."""
-        self._find, self._private = find, private
+        self._find, self.private = find, private
 
     def identify(self, authorization: str | None) -> Principal:
         """Whose request bears this `Authorization` header.
@@ -91,7 +91,7 @@ class Access:
         if Role.AUDIT in principal.roles:
             return frozenset()
         own = {principal.provider} if Role.READ in principal.roles else set()
-        return self._private - own
+        return self.private - own
 
 
 class Turns:

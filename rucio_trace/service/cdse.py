@@ -20,7 +20,6 @@ from rucio_trace import __version__, strictjson
 from rucio_trace.envelope import from_json
 from rucio_trace.errors import Malformed, StorageError
 from rucio_trace.exchange.cdse import for_service, unfit
-from rucio_trace.faults import DifferentSize
 from rucio_trace.identity import Trust
 from rucio_trace.matching import COPERNICUS_ALGORITHMS
 from rucio_trace.service.access import Open, Reads, Registers
@@ -30,7 +29,7 @@ from rucio_trace.service.problems import Forbidden, NotFound, Unauthenticated, d
 from rucio_trace.statement import format_time
 from rucio_trace.store import Item, Outcome, Registration, Store, Stored
 from rucio_trace.store.errors import TooMuchEvidence
-from rucio_trace.verify import Candidate, Evidence, Judgement, Verdict, judge
+from rucio_trace.verify import Judgement, Question, Verdict, check_evidence
 
 __all__ = ["router"]
 
@@ -311,23 +310,14 @@ def validate(
         evidence = store.candidates(dict.fromkeys(COPERNICUS_ALGORITHMS, filehash), name)
     except TooMuchEvidence as error:
         return TraceValidation(success=False, message=f"{Verdict.UNDECIDED}: {error}")
-    candidate = _candidate(name, filehash, evidence)
-    judgement = judge(candidate, evidence, trust, datetime.now(UTC), allow_stale_crl=service.allow_stale_crl)
+    checked = check_evidence(evidence, trust, datetime.now(UTC), allow_stale_crl=service.allow_stale_crl)
+    judgement = checked.ask(Question(digest=filehash, name=name))
     return TraceValidation(success=judgement.verdict is Verdict.GENUINE, message=_message(judgement))
-
-
-def _candidate(name: str, digest: str, evidence: list[Evidence]) -> Candidate:
-    """The file as far as it is known: which algorithm it is, and the file's size, is what the traces say."""
-    statements = [each.trace.statement for each in evidence]
-    bearing = [s for s in statements if digest in (s.hash, *s.digests.values())]
-    algorithms = {a for s in bearing for a, d in s.digests.items() if d == digest} or COPERNICUS_ALGORITHMS
-    size = next((s.size for s in (*bearing, *statements)), 0)
-    return Candidate(file=name, base_name=name, size=size, hashes=dict.fromkeys(algorithms, digest))
 
 
 def _message(judgement: Judgement) -> str:
     if judgement.verdict is Verdict.GENUINE and judgement.origin is not None:
         return f"{Verdict.GENUINE}: as signed by {judgement.subject} in trace {judgement.origin.id}"
-    told = [str(fault) for fault in judgement.faults if not isinstance(fault, DifferentSize)]
+    told = [str(fault) for fault in judgement.faults]
     more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
     return f"{judgement.verdict}: {'; '.join(told[:_TOLD]) or 'no trace of it is here'}{more}"

@@ -185,5 +185,7 @@ def judging(service: Service, intake: Intake) -> Callable[[Iterable[Item]], list
 
 def adding(service: Service) -> _Add:
     """How `Intake` stores what was judged."""
-    store = service.store
-    return lambda judged, provider: store.add(judged, provider=provider, defer_index=store.indexes_later)
+    store, private = service.store, service.access.private
+    return lambda judged, provider: store.add(
+        judged, provider=provider, private=private, defer_index=store.indexes_later
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, insert, select, update
+from sqlalchemy import case, delete, insert, select, update
 
 from rucio_trace.store.tables import counts, head, traces
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.store.read import Reader
 
-__all__ = ["Statistics", "add_counts", "read_counts"]
+__all__ = ["Statistics", "add_counts", "move_count", "read_counts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,23 @@ def add_counts(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
         if not connection.execute(update(counts).where(place).values(new)).rowcount:
             first = {"traces": len(positions), "first": positions[0], "last": positions[-1]}
             connection.execute(insert(counts).values(event=event, rse=rse, provider=provider, **first))
+
+
+def move_count(connection: Connection, of: tuple[str, str | None, str | None], provider: str | None, at: int) -> None:
+    """Count the trace *of* this event, RSE and provider, which is *at* this position, as another provider's."""
+    event, rse, before = of
+    place = (counts.c.event == event) & (counts.c.rse == (rse or "")) & (counts.c.provider == (before or ""))
+    connection.execute(update(counts).where(place).values(traces=counts.c.traces - 1))
+    connection.execute(delete(counts).where(place, counts.c.traces == 0))
+    place = (counts.c.event == event) & (counts.c.rse == (rse or ""))
+    known = place & (counts.c.provider == (provider or ""))
+    row = connection.execute(select(counts.c.first, counts.c.last).where(known)).one_or_none()
+    if row is None:
+        first = {"event": event, "rse": rse or "", "provider": provider or "", "traces": 1, "first": at, "last": at}
+        connection.execute(insert(counts).values(**first))
+    else:
+        new = {"traces": counts.c.traces + 1, "first": min(row.first, at), "last": max(row.last, at)}
+        connection.execute(update(counts).where(known).values(new))
 
 
 def read_counts(connection: Connection, reader: Reader) -> Statistics:

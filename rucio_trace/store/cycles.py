@@ -2,6 +2,9 @@
 
 A new CREATE can only close one if it has inputs and is itself an input of something known. That is asked
 first and almost never so; only then is it looked what its inputs were made from.
+
+What others must not see is not asked: nobody learns from a refusal what a private product was made from, or is refused
+for what he was not told.
 """
 
 from __future__ import annotations
@@ -31,8 +34,10 @@ _MOST_ANCESTORS: Final = 1_000
 class Ancestry:
     """What the entries of one batch, and all that is stored, were made from."""
 
-    def __init__(self, connection: Connection, entries: Collection[Entry]) -> None:
+    def __init__(self, connection: Connection, entries: Collection[Entry], hidden: Collection[str] = ()) -> None:
+        """The traces that *hidden* providers brought do not count."""
         self._connection = connection
+        self._visible = traces.c.provider.is_(None) | traces.c.provider.not_in(hidden)
         self._made_from: dict[bytes, set[bytes]] = {}  # in this batch
         asked = {digest for entry in entries if entry.inputs for digest in entry.digests}
         self._used = self._inputs_among(asked)
@@ -62,7 +67,9 @@ class Ancestry:
 
     def _stored_inputs(self, of: Collection[bytes]) -> set[bytes]:
         sets = select(digests.c.digest_set).where(digests.c.digest.in_(of), digests.c.of_content.is_(False))
-        query = select(traces.c.message).where(traces.c.event == str(Event.CREATE), traces.c.digest_set.in_(sets))
+        query = select(traces.c.message).where(
+            traces.c.event == str(Event.CREATE), traces.c.digest_set.in_(sets), self._visible
+        )
         return {digest for (message,) in self._connection.execute(query) for digest in input_digests(parse(message))}
 
     def _inputs_among(self, asked: Iterable[bytes]) -> set[bytes]:

@@ -74,8 +74,9 @@ class CorruptRow(StorageError):
 class TooMuchEvidence(StorageError):
     """More traces speak of these digests than can be judged at once; judging a part of them could mislead."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, limit: int, read: int = 0) -> None:
+        """*read* traces have been read before it was known."""
+        self.limit, self.read = limit, read
         super().__init__("evidence", expected=f"at most {limit} traces", found="more", hint="ask with --did")
 
 

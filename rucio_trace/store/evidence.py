@@ -51,14 +51,19 @@ def collect(
 
 
 def collect_many(
-    connection: Connection, reader: Reader, digests: Collection[str], names: Collection[str], dids: Collection[str]
+    connection: Connection,
+    reader: Reader,
+    digests: Collection[str],
+    names: Collection[str],
+    dids: Collection[str],
+    most: int | None = None,
 ) -> list[Stored]:
     """The same for many files at once, in few queries; each trace is read once. Digests are strong ones.
 
     Raises:
-        TooMuchEvidence: more than MAX_TRACES traces.
+        TooMuchEvidence: more than *most* traces, or than MAX_TRACES.
     """
-    found = _Collection(connection, reader)
+    found = _Collection(connection, reader, MAX_TRACES if most is None else min(most, MAX_TRACES))
     for some in batches((digest for digest in digests if len(digest) in _STRONG_DIGITS), KEYS_A_QUERY):
         found.add(bearing(some, of_content=None))
     for some in batches(names, KEYS_A_QUERY):
@@ -74,16 +79,16 @@ def collect_many(
 class _Collection:
     """Traces found so far, by position."""
 
-    def __init__(self, connection: Connection, reader: Reader) -> None:
-        self._connection, self._reader = connection, reader
+    def __init__(self, connection: Connection, reader: Reader, most: int) -> None:
+        self._connection, self._reader, self._most = connection, reader, most
         self._found: dict[int, Stored] = {}
 
     def add(self, condition: ColumnElement[bool]) -> list[Stored]:
         """Take what fulfils *condition*; the answer is what was not there yet. Rows are read once, when wanted."""
-        query = select(traces.c.position).where(self._reader.visible(condition)).limit(MAX_TRACES + 1)
+        query = select(traces.c.position).where(self._reader.visible(condition)).limit(self._most + 1)
         missing = set(self._connection.scalars(query)) - self._found.keys()
-        if len(self._found) + len(missing) > MAX_TRACES:
-            raise TooMuchEvidence(MAX_TRACES)
+        if len(self._found) + len(missing) > self._most:
+            raise TooMuchEvidence(self._most, read=len(self._found))
         new = [
             stored
             for some in batches(missing, KEYS_A_QUERY)
@@ -102,8 +107,8 @@ class _Collection:
         """What was said, outside Rucio, of the files that became the products met: it may have another name."""
         new = self._reader.strangers(self._connection, self._found.values())
         self._found.update((stored.position, stored) for stored in new)
-        if len(self._found) > MAX_TRACES:
-            raise TooMuchEvidence(MAX_TRACES)
+        if len(self._found) > self._most:
+            raise TooMuchEvidence(self._most, read=len(self._found))
 
     def add_withdrawals(self) -> None:
         """Each REVOKE of a trace met, wherever it stands, then the REVOKE of that one, and so on."""

@@ -87,16 +87,20 @@ def _print(key: ProductKey) -> bytes:
     return hashlib.sha256("\0".join((key.rucio, key.vo, key.did, key.generation)).encode()).digest()
 
 
-def insert_lists(connection: Connection, new: Mapping[int, SignedList]) -> None:
-    """Add lists, by the positions of their traces, in the order of positions; their lines replace older ones."""
+def insert_lists(connection: Connection, new: Mapping[int, SignedList], private: str | None) -> None:
+    """Add lists, by the positions of their traces, in the order of positions; their lines replace older ones.
+
+    Those of a *private* provider, which others do not see, take the place of its own alone.
+    """
     for position, given in sorted(new.items()):
+        series = given.series
+        if private is not None:
+            series = hashlib.sha256(series + private.encode()).digest()[:_SERIES_BYTES]
         insert_rows(connection, list_pieces, [{"position": position, **piece} for piece in given.pieces])
         for some in batches(given.products, KEYS_A_QUERY):
-            connection.execute(
-                delete(lines).where(among(connection, lines.c.product, some), lines.c.series == given.series)
-            )
+            connection.execute(delete(lines).where(among(connection, lines.c.product, some), lines.c.series == series))
         rows = [
-            {"product": product, "series": given.series, "position": position, "line": number}
+            {"product": product, "series": series, "position": position, "line": number}
             for number, product in enumerate(given.products)
         ]
         insert_rows(connection, lines, rows)

@@ -18,7 +18,7 @@ from rucio_trace.faults import Uncertain, Unsigned
 from rucio_trace.statement import SCHEMA
 from rucio_trace.store import index
 from rucio_trace.store.bulk import insert_rows
-from rucio_trace.store.counts import add_counts
+from rucio_trace.store.counts import add_counts, move_count
 from rucio_trace.store.cycles import Ancestry
 from rucio_trace.store.errors import CorruptRow
 from rucio_trace.store.index import Findable
@@ -29,7 +29,7 @@ from rucio_trace.store.rows import Entry, fingerprint, to_entry
 from rucio_trace.store.tables import certificates, digest_sets, digests, head, inputs, traces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy import Column, Connection
 
@@ -38,13 +38,16 @@ if TYPE_CHECKING:
     from rucio_trace.identity import Trust
     from rucio_trace.store.database import Database
 
-__all__ = ["Judged", "add", "clock", "judge", "refusal"]
+__all__ = ["Judged", "Terms", "add", "clock", "judge", "refusal"]
 
 
 class _Known(NamedTuple):
     position: int
     certificate: bytes
     message: str
+    provider: str | None
+    event: str
+    rse: str | None
 
 
 _Registered = dict[str, list[_Known]]  # by id; several only where members of the Traceability Service signed one text
@@ -57,9 +60,21 @@ class Judged(NamedTuple):
     found: Entry | Registration
 
 
-class _Terms(NamedTuple):
-    provider: str | None
-    defer: bool
+class Terms(NamedTuple):
+    """Whose traces they are, which providers' are shown to their own alone, and whether to index later."""
+
+    provider: str | None = None
+    private: Collection[str] = ()
+    defer: bool = False
+
+    @property
+    def hidden(self) -> bool:
+        """Whether these traces are not shown to all."""
+        return self.provider in self.private
+
+    def opens(self, known: _Known) -> bool:
+        """Whether what was hidden so far is brought openly now: nobody can hide another's REVOKE by being first."""
+        return known.provider in self.private and not self.hidden
 
 
 def judge(database: Database, items: Iterable[Item], trust: Trust | None, *, allow_stale_crl: bool) -> list[Judged]:
@@ -72,7 +87,7 @@ def judge(database: Database, items: Iterable[Item], trust: Trust | None, *, all
     ]
 
 
-def add(database: Database, judged: Sequence[Judged], provider: str | None, *, defer: bool) -> list[Registration]:
+def add(database: Database, judged: Sequence[Judged], terms: Terms) -> list[Registration]:
     """See `Store.add`."""
     with database.reading() as connection:
         known = _registered(connection, [each.trace.id for each in judged if refusal(each.trace) is None])
@@ -80,12 +95,12 @@ def add(database: Database, judged: Sequence[Judged], provider: str | None, *, d
     entries: dict[int, Entry] = {}
     for number, (trace, found) in enumerate(judged):
         answer = None if refusal(trace) else _answer_known(trace, known)
-        if answer is None and isinstance(found, Entry):
+        if isinstance(found, Entry) and (answer is None or _opened(trace, known, terms)):
             entries[number] = found
         answers.append(answer or (found if isinstance(found, Registration) else None))
     if entries:
         with database.writing() as connection:
-            added = _add(connection, list(entries.values()), _Terms(provider, defer))
+            added = _add(connection, list(entries.values()), terms)
         for number, new in zip(entries, added, strict=True):
             answers[number] = new
     return [answer for answer in answers if answer is not None]
@@ -106,14 +121,36 @@ def _refused(id_: str, outcome: Outcome, faults: tuple[Fault, ...]) -> Registrat
 
 
 def _answer_known(trace: Trace, known: _Registered) -> Registration | None:
-    """What a repeat gets: whoever was not told of a success asks again, perhaps after the certificate's end."""
-    certificate = fingerprint(trace.certificate)
+    """What a repeat gets: whoever was not told of a success asks again, perhaps after the certificate's end.
+
+    Not without its signature, which nobody has to whom it was not shown.
+    """
     for row in known.get(trace.id, ()):
         if row.message != trace.message:
             return Registration(trace.id, None, Outcome.CONFLICT, "this id is registered with another message")
-        if row.certificate == certificate:
-            return Registration(trace.id, row.position, Outcome.KNOWN)
+    row_ = _same(trace, known)
+    return None if row_ is None else Registration(trace.id, row_.position, Outcome.KNOWN)
+
+
+def _same(trace: Trace, known: _Registered) -> _Known | None:
+    """The trace as it is stored, if this is one, truly signed."""
+    certificate = fingerprint(trace.certificate)
+    for row in known.get(trace.id, ()):
+        if (row.message, row.certificate) == (trace.message, certificate) and _signed(trace):
+            return row
     return None
+
+
+def _signed(trace: Trace) -> bool:
+    try:
+        return x509.load(trace.certificate).verifies(trace.signature, trace.message.encode())
+    except (Malformed, UnicodeError):
+        return False
+
+
+def _opened(trace: Trace, known: _Registered, terms: Terms) -> _Known | None:
+    row = _same(trace, known)
+    return row if row is not None and terms.opens(row) else None
 
 
 def _judge(item: Item, trust: Trust | None, now: datetime, *, allow_stale_crl: bool) -> Entry | Registration:
@@ -152,24 +189,34 @@ def _check_signature(trace: Trace) -> None:
         raise Refuted(f"signature of trace {trace.id}", expected="one of its text and certificate", found="another")
 
 
-def _add(connection: Connection, entries: Sequence[Entry], terms: _Terms) -> list[Registration]:
+def _add(connection: Connection, entries: Sequence[Entry], terms: Terms) -> list[Registration]:
     """Insert what is not there yet; the head's lock is held until the transaction ends."""
     position = connection.scalar(select(head.c.position).with_for_update())
     if position is None:
         raise CorruptRow("none", "table trace_head", "one row", "none")
     now = clock(connection)
     known = _registered(connection, [entry.id for entry in entries])
-    ancestry = Ancestry(connection, entries)
+    ancestry = Ancestry(connection, entries, set(terms.private) - {terms.provider})
     answers: list[Registration] = []
     new: dict[int, Entry] = {}
     for entry in entries:
         answer = _answer_known(entry.trace, known)
+        if hidden := _opened(entry.trace, known, terms):
+            _open(connection, hidden, terms.provider)
         if answer is None and ancestry.closes_circle(entry):
             answer = Registration(entry.id, None, Outcome.REFUSED, "its product would be made from itself")
         if answer is None:
             position += 1
             new[position] = entry
-            row = _Known(position, entry.columns["certificate"], entry.trace.message)
+            columns = entry.columns
+            row = _Known(
+                position,
+                columns["certificate"],
+                entry.trace.message,
+                terms.provider,
+                columns["event"],
+                columns["rse"],
+            )
             known.setdefault(entry.id, []).append(row)
             answer = Registration(entry.id, position, Outcome.STORED)
         answers.append(answer)
@@ -179,7 +226,14 @@ def _add(connection: Connection, entries: Sequence[Entry], terms: _Terms) -> lis
     return answers
 
 
-def _insert(connection: Connection, new: dict[int, Entry], now: datetime, terms: _Terms) -> None:
+def _open(connection: Connection, known: _Known, provider: str | None) -> None:
+    """Show to all what a private provider brought first."""
+    hidden = (traces.c.position == known.position) & (traces.c.provider == known.provider)
+    if connection.execute(update(traces).where(hidden).values(provider=provider)).rowcount:  # once, be it given twice
+        move_count(connection, (known.event, known.rse, known.provider), provider, known.position)
+
+
+def _insert(connection: Connection, new: dict[int, Entry], now: datetime, terms: Terms) -> None:
     ders = {fingerprint: der for entry in new.values() for fingerprint, der in entry.certificates.items()}
     there = _existing(connection, certificates.c.fingerprint, certificates.c.fingerprint, ders)
     missing = [{"fingerprint": key, "certificate": der} for key, der in ders.items() if key not in there]
@@ -206,7 +260,8 @@ def _insert(connection: Connection, new: dict[int, Entry], now: datetime, terms:
         for position, entry in new.items()
     }
     (index.defer if terms.defer else index.insert)(connection, findable)
-    insert_lists(connection, {position: entry.list for position, entry in new.items() if entry.list is not None})
+    lists = {position: entry.list for position, entry in new.items() if entry.list is not None}
+    insert_lists(connection, lists, terms.provider if terms.hidden else None)
     edges = [{"digest": digest, "position": position} for position, entry in new.items() for digest in entry.inputs]
     if edges:
         insert_rows(connection, inputs, edges)
@@ -242,7 +297,7 @@ def _existing(
 
 def _registered(connection: Connection, ids: Iterable[str]) -> _Registered:
     found: _Registered = {}
-    columns = (traces.c.id, traces.c.position, traces.c.certificate, traces.c.message)
+    columns = (traces.c.id, *(traces.c[name] for name in _Known._fields))
     for some in batches(dict.fromkeys(ids), KEYS_A_QUERY):
         for id_, *rest in connection.execute(select(*columns).where(among(connection, traces.c.id, some))):
             found.setdefault(id_, []).append(_Known(*rest))

@@ -16,6 +16,7 @@ from sqlalchemy import and_, exists, func, or_, select, true
 from rucio_trace.product_digest import digest_of_contents
 from rucio_trace.status import Status, product_status
 from rucio_trace.store.errors import TooManyTraces
+from rucio_trace.store.histories import anybody
 from rucio_trace.store.lists import proven
 from rucio_trace.store.read import PAGE_CHARACTERS, batches, bearing, named, of_dids, with_prefix
 from rucio_trace.store.tables import indexable, traces
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
+    from rucio_trace.store.histories import MayJoin
     from rucio_trace.store.read import Reader
     from rucio_trace.store.records import Stored
     from rucio_trace.trace import Event, ProductKey, Statement
@@ -62,10 +64,13 @@ class Filters:
     event: Event | None = None
     rse: str | None = None
     site: str | None = None
-    attributes: Mapping[str, str] | None = None
-    """Signed attributes, spelled as in JSON but for the quotes of a text; of a list any element may be it."""
+    attributes: Collection[str] | None = None
+    """`KEY:VALUE` of signed attributes, spelled as in JSON but for the quotes of a text; of a list any element may be
+    it. Both may hold colons: any division may be the one."""
     since: datetime | None = None
     until: datetime | None = None
+    may_join: MayJoin = anybody
+    """Whose words on a file in no Rucio count for the status of a product."""
 
     @property
     def must_look(self) -> bool:
@@ -107,6 +112,7 @@ class Filters:
         words, attributes = words_in(self.text or ""), s.attributes or {}
         return (
             self.name in (None, s.name)
+            and ((s.did or "") if ":" in (start := self.name_prefix or "") else s.name).startswith(start)
             and self.did in (None, s.did)
             and self.product in (None, s.product)
             and self.rse in (None, s.rse)
@@ -114,7 +120,7 @@ class Filters:
             and self.digest in (None, s.hash, *s.digests.values(), *_members(s, self.digest))
             and self.site in (None, s.site)
             and (not words or words <= words_of(s.name, attributes))
-            and all(wanted in _spelled(attributes.get(key)) for key, wanted in (self.attributes or {}).items())
+            and (not self.attributes or _spelled(attributes).issuperset(self.attributes))
         )
 
 
@@ -123,9 +129,12 @@ def _members(s: Statement, wanted: str | None) -> set[str | None]:
     return set() if wanted is None else {digest_of_contents(s), *(content.hash for content in s.contents or ())}
 
 
-def _spelled(value: Any) -> set[str]:
-    values = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    return {each if isinstance(each, str) else json.dumps(each) for each in values}
+def _spelled(attributes: Mapping[str, Any]) -> set[str]:
+    found: set[str] = set()
+    for key, value in attributes.items():
+        values = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        found.update(f"{key}:{each if isinstance(each, str) else json.dumps(each)}" for each in values)
+    return found
 
 
 Kind = Literal["ids", "names", "dids", "digests", "contents"]
@@ -173,7 +182,7 @@ def search(connection: Connection, reader: Reader, filters: Filters, limit: int,
         page, more = reader.page(connection, older, limit=rows, newest=True)
         wanted = [stored for stored in page if filters.hold(stored.trace.statement)]
         if filters.status is not None:
-            _judge(connection, reader, wanted, statuses)
+            _judge(connection, reader, wanted, statuses, filters.may_join)
             wanted = [stored for stored in wanted if _status(stored, statuses) is filters.status]
         found += wanted[: limit - len(found)]
         if found and (len(found) == limit or sum(len(s.trace.message) for s in found) >= PAGE_CHARACTERS):
@@ -238,10 +247,16 @@ def _status(stored: Stored, statuses: dict[ProductKey, Status]) -> Status | None
     return None if key is None else statuses[key]
 
 
-def _judge(connection: Connection, reader: Reader, page: list[Stored], statuses: dict[ProductKey, Status]) -> None:
+def _judge(
+    connection: Connection,
+    reader: Reader,
+    page: list[Stored],
+    statuses: dict[ProductKey, Status],
+    may_join: MayJoin,
+) -> None:
     keys = {key for stored in page if (key := stored.trace.statement.product) is not None} - statuses.keys()
     lines = proven(connection, reader, keys)
-    for key, history in reader.histories(connection, keys).items():
+    for key, history in reader.histories(connection, keys, may_join).items():
         statuses[key] = product_status(history, str, lines.get(key, ())).status
 
 

@@ -20,7 +20,7 @@ from rucio_trace.store.histories import anybody
 from rucio_trace.store.lineage import StoredRecords
 from rucio_trace.store.protocol import TraceStore
 from rucio_trace.store.records import Item
-from rucio_trace.store.register import add, clock, judge
+from rucio_trace.store.register import Terms, add, clock, judge
 from rucio_trace.store.search import Filters, Kind, Page, bears, condition_of, search, select_where
 from rucio_trace.store.tables import head, indexable, traces
 from rucio_trace.trace import Event
@@ -111,14 +111,20 @@ class Store(TraceStore):
         return judge(self._database, items, trust, allow_stale_crl=allow_stale_crl)
 
     def add(
-        self, judged: Sequence[Judged], *, provider: str | None = None, defer_index: bool = False
+        self,
+        judged: Sequence[Judged],
+        *,
+        provider: str | None = None,
+        private: Collection[str] = (),
+        defer_index: bool = False,
     ) -> list[Registration]:
         """Store what `judge` found, a moment ago, to be acceptable; answers as those of `register`.
 
-        *provider* is whose traces these are, for `without_providers`. With *defer_index* members of archives and
-        words are found only once somebody has called `index`.
+        *provider* is whose traces these are, for `without_providers`. Those of *private* providers are hidden from
+        others: what such a one brought first becomes another's where that one is not private and brings it too. With
+        *defer_index* members of archives and words are found only once somebody has called `index`.
         """
-        return add(self._database, judged, provider, defer=defer_index)
+        return add(self._database, judged, Terms(provider, private, defer_index))
 
     @property
     def indexes_later(self) -> bool:
@@ -374,17 +380,17 @@ class Store(TraceStore):
             return evidence.collect(connection, self._reader, hashes, names, did, product_digest)
 
     def candidates_of_many(
-        self, digests: Collection[str], names: Collection[str], dids: Collection[str]
+        self, digests: Collection[str], names: Collection[str], dids: Collection[str], most: int | None = None
     ) -> list[Evidence]:
         """All that is known of the products that bear one of these strong digests or base names, or are of these DIDs.
 
         Raises:
-            TooMuchEvidence: more than could be judged at once: ask for fewer.
+            TooMuchEvidence: more than *most* traces, or than could be judged at once: ask for fewer.
         """
         from rucio_trace.verify import Evidence
 
         with self._database.reading() as connection:
-            found = evidence.collect_many(connection, self._reader, digests, names, dids)
+            found = evidence.collect_many(connection, self._reader, digests, names, dids, most)
         return [Evidence(trace=stored.trace, registered_at=stored.registered_at) for stored in found]
 
     def lineage(self, digests: Collection[str], *, up: bool, depth: int | None = None) -> Lineage | None:

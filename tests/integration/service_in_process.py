@@ -69,7 +69,7 @@ def add(
     store: Store, *made: Trace, provider: str | None = None, lists: Mapping[str, bytes] | None = None
 ) -> list[Stored]:
     items = [Item(each, (lists or {}).get(each.id)) for each in made]
-    answers = store.add(store.judge(items, TRUST), provider=provider)
+    answers = store.add(store.judge(items, TRUST), provider=provider, private={"SECRET"})
     assert [answer.outcome for answer in answers] == [Outcome.STORED] * len(made), answers
     found = store.by_ids([trace.id for trace in made])
     return [found[trace.id] for trace in made]

@@ -16,6 +16,7 @@ from rucio_trace.envelope import to_json
 from rucio_trace.statement import Content, Event, Input, Source, format_time
 from rucio_trace.store import read as store_read
 from rucio_trace.store import search as store_search
+from rucio_trace.words import MAX_WORDS, words_in, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,12 +132,39 @@ def test_each_filter_leaves_the_others_out(service: Asked) -> None:
     assert len(search(service, until=format_time(START + 2 * HOUR))) == 2
 
 
+def test_of_one_attribute_several_values_can_be_asked_for_and_all_must_hold(service: Asked) -> None:
+    attributes: list[dict[str, Any]] = [{"a": [1, 2]}, {"a": 2}, {"eo:cloud": 5, "start": "2023-04-20T10:00:21Z"}]
+    both, one, colons = add(
+        service.store, *(trace(Event.CREATE, product(n), attributes=each) for n, each in enumerate(attributes))
+    )
+    assert search(service, attribute=["a:2", "a:1"]) == [both.id]
+    assert search(service, attribute=["a:1", "a:2"]) == [both.id]
+    assert search(service, attribute="a:2") == [one.id, both.id]
+    assert search(service, attribute=["eo:cloud:5", "start:2023-04-20T10:00:21Z"]) == [colons.id]
+
+
+def test_a_long_prefix_finds_no_other_names(service: Asked) -> None:
+    long = "n" * 255
+    made = add(service.store, *(trace(Event.CREATE, product(n, long)) for n in (1, 2)))
+    assert search(service, prefix=f"{long}2") == [made[1].id]
+    assert search(service, prefix=f"test:{long}2") == [made[1].id]
+    assert len(search(service, prefix=long)) == 2
+
+
+def test_words_of_the_name_are_kept_before_those_of_attributes() -> None:
+    many = {"words": [f"a{n}" for n in range(1_200)]}
+    assert words_in("Zulu Yankee") <= words_of("Zulu Yankee", many)
+    assert len(words_of("Zulu Yankee", many)) == MAX_WORDS
+
+
 def test_what_is_no_filter_is_refused_by_name(service: Asked) -> None:
     for query, code in (
         ({"event": "MOVE"}, 422),
         ({"limit": 1001}, 422),
         ({"limit": 0}, 422),
         ({"since": "2026-01-01T00:00:00"}, 422),
+        ({"since": "9999-12-31T23:59:59-14:00"}, 400),
+        ({"until": "0001-01-01T00:00:00+14:00"}, 400),
         ({"digest": "xyz"}, 422),
         ({"attribute": "orbit"}, 400),
         ({"cursor": "?"}, 400),

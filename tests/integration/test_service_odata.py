@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from samples import HOUR, START, authority, digest, product, trace
-from service_in_process import Asked, add, asked
+from service_in_process import TRUST, Asked, add, asked
 
-from rucio_trace.identity import Trust
+from rucio_trace.identity import Patterns, Trust
 from rucio_trace.service.odata.filtering import parse_filter
 from rucio_trace.statement import Content, Event, Service, Source, format_time
 from rucio_trace.store import search as store_search
@@ -133,6 +134,14 @@ def test_filters_hold_what_they_say(service: Asked) -> None:
         assert names(service, filter_) == expected, filter_
 
 
+def test_a_time_outside_the_calendar_is_compared_as_a_text(service: Asked) -> None:
+    odd = {"day": "0001-01-01T00:00:00+14:00"}
+    add(service.store, trace(Event.CREATE, product(1), attributes=odd), trace(Event.CREATE, product(2)))
+    assert names(service, "day gt 2020-01-01") == []
+    assert names(service, "day ne 2020-01-01") == ["file1", "file2"]
+    assert names(service, "day eq '0001-01-01T00:00:00+14:00'") == ["file1"]
+
+
 def test_long_names_are_held_against_what_was_signed(service: Asked) -> None:
     long = "n" * 300
     add(service.store, trace(Event.CREATE, product(1, long)), trace(Event.CREATE, product(2, long)))
@@ -172,6 +181,13 @@ def test_an_answer_without_top_links_to_what_follows(service: Asked) -> None:
     assert len({each["id"] for each in (*first["value"], *rest["value"])}) == 103
 
 
+def test_the_last_page_within_bounds_has_no_link(service: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rucio_trace.service.odata.routes.MAX_SKIP", 1)
+    add(service.store, *(trace(Event.COPY, product(n)) for n in range(103)))
+    found = service.get(f"{API}/Traces", **{"$skip": "1"})
+    assert (len(found["value"]), "@odata.nextLink" in found) == (100, False)
+
+
 def test_what_would_look_at_everything_is_refused_and_never_a_part(
     service: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +215,8 @@ HOSTILE = {
     "a huge number": f"size eq {'9' * 4_000}",
     "a long number": f"size eq {'9' * 100}",
     "a bad date": "date eq 2023-02-31",
+    "a time before the calendar": "date gt 0001-01-01T00:00:00+14:00",
+    "a time after the calendar": "date gt 9999-12-31T23:59:59-14:00",
     "a bad time": "date eq 2023-02-28T25:00:00Z",
     "arithmetic": "size add 1 eq 2",
     "lists": "name in ('a','b')",
@@ -272,6 +290,16 @@ def test_quality_tells_whether_signature_and_chain_hold(service: Asked, store_ur
         assert undecided.get(f"{API}/Traces({made.id})/Validate()")["value"] is None
     with asked(store_url, None) as trustless:
         assert "error" in trustless.get(f"{API}/Traces({made.id})/Validate()", 503)
+
+
+def test_quality_does_not_ask_what_the_signer_may_say(store_url: str) -> None:
+    with asked(store_url) as service:
+        (made,) = add(service.store, trace())
+    (member,) = TRUST.members
+    without = Trust((replace(member, rses=Patterns(())),), TRUST.revocations)
+    with asked(store_url, without) as service:
+        answer = service.get(f"{API}/Traces({made.id})/Datac.Quality()")
+        assert (answer["value"], answer["faults"]) == (True, [])
 
 
 def test_there_is_a_service_document(service: Asked) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from rucio_trace.identity import Trust
 from rucio_trace.service.native.verdicts import judge_many
 from rucio_trace.statement import Content, Event
 from rucio_trace.store import Store
-from rucio_trace.verify import Candidate, Question, Verdict, check_evidence, judge
+from rucio_trace.verify import Candidate, Evidence, Question, Verdict, check_evidence, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,8 @@ def test_one_verdict_each_by_digest_name_and_did(service: Asked) -> None:
         ({"digest": digest("file1"), "name": "renamed"}, "GENUINE"),
         ({"digest": digest("file1"), "name": "file2"}, "TAMPERED"),
         ({"digest": digest("file1"), "did": "test:file2"}, "TAMPERED"),
-        ({"digest": digest("x"), "name": "file1"}, "TAMPERED"),
+        ({"digest": digest("x"), "name": "file1"}, "UNDECIDED"),
+        ({"digest": f"SHA256:{digest('x')}", "name": "file1"}, "TAMPERED"),
         ({"digest": f"BLAKE3:{digest('file1')}", "name": "file1"}, "UNDECIDED"),
         ({"digest": digest("x")}, "UNKNOWN"),
         ({"did": "test:none"}, "UNKNOWN"),
@@ -117,6 +119,28 @@ def test_a_member_is_known_by_its_digest(service: Asked) -> None:
     assert [(t["verdict"], t["member"]) for t in told["verdicts"]] == [("GENUINE", "a/member")] * 2
 
 
+def test_the_right_digest_by_another_algorithm_condemns_nothing(service: Asked) -> None:
+    add(service.store, trace(Event.CREATE, rse=None), trace(Event.CREATE, product(2), rse=None))
+    blake3 = "b" * 64
+    (told,) = service.post(API, {"items": [{"digest": blake3, "name": "file1"}]})["verdicts"]
+    assert (told["verdict"], told["missing"]) == ("UNDECIDED", ["SHA256"])
+    assert verdicts(service, {"digest": f"BLAKE3:{blake3}", "name": "file1"}) == ["UNDECIDED"]
+    assert verdicts(service, {"digest": f"SHA256:{blake3}", "name": "file1"}) == ["TAMPERED"]
+    assert verdicts(service, {"digest": digest("file2"), "name": "file1"}) == ["TAMPERED"], "its algorithm is known"
+    assert verdicts(service, {"digest": blake3, "did": "test:file1"}) == ["UNDECIDED"]
+
+
+def test_asking_for_all_members_of_an_archive_takes_time_that_grows_with_them() -> None:
+    members = tuple(Content(f"dir/{n}", digest(str(n % 2))) for n in range(8_000))
+    checked = check_evidence([Evidence(trace(Event.CREATE, contents=members), NOW)], TRUST, NOW)
+    begun = time.process_time()
+    for content in members:
+        for name in (None, "7999"):
+            told = checked.ask(Question(digest=content.hash, name=name))
+            assert told.verdict is Verdict.GENUINE or name
+    assert time.process_time() - begun < 5  # a look at all members for each takes a minute
+
+
 def test_a_service_that_trusts_nobody_cannot_judge(store_url: str) -> None:
     with asked(store_url, None) as service:
         service.post(API, {"items": [{"name": "x"}]}, 503)
@@ -128,6 +152,16 @@ def test_strangers_make_nothing_genuine_and_are_told_with_their_own_file_alone(s
         told = distrusting.post(API, {"items": [{"name": "file1"}, {"digest": digest("file2")}]})["verdicts"]
     assert [t["verdict"] for t in told] == ["UNTRUSTED", "UNTRUSTED"]
     assert [len(t["faults"]) for t in told] == [1, 1]
+
+
+def test_what_does_not_count_turns_no_verdict_of_the_copernicus_api_either(service: Asked) -> None:
+    by = stranger()
+    other = sign(statement(Event.CREATE, product(), signer=by.fingerprint, rse=None, size=11, bytes_of="y"), by)
+    service.store.register([other], trust=None)
+    add(service.store, trace(Event.CREATE, rse=None))
+    assert verdicts(service, {"digest": digest("file1"), "name": "file1"}) == ["GENUINE"]
+    answer = service.get("/api/v1/traces/file1/validate", filehash=digest("file1"))
+    assert answer["success"], answer
 
 
 def test_private_traces_judge_nothing_for_others(service: Asked) -> None:
@@ -142,6 +176,17 @@ def test_too_much_evidence_for_one_file_costs_that_one_alone(service: Asked, mon
     told = service.post(API, {"items": [{"name": "file1"}, {"name": "file2"}, {"name": "file3"}]})["verdicts"]
     assert [t["verdict"] for t in told] == ["UNDECIDED", "GENUINE", "UNKNOWN"]
     assert told[0]["faults"][0]["kind"] == "TooMuchEvidence"
+
+
+def test_of_one_request_no_more_traces_are_read_than_of_one_file(
+    service: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(service.store, *(trace(Event.COPY, product(n), rse=f"R{m}") for n in range(1, 5) for m in range(3)))
+    monkeypatch.setattr("rucio_trace.store.evidence.MAX_TRACES", 7)
+    items = [{"name": f"file{n}"} for n in range(1, 5)]
+    assert verdicts(service, *items) == ["GENUINE", "GENUINE", "UNDECIDED", "UNDECIDED"]
+    assert verdicts(service, *items[:2], *items[:2], *items[:2]) == ["GENUINE"] * 6, "the same costs once"
+    assert verdicts(service, *items[2:]) == ["GENUINE"] * 2
 
 
 # ------------------------------------------------------------------------------------- one by one, at random
@@ -178,10 +223,12 @@ def test_many_are_judged_as_one_at_a_time(tmp_path: Path, world: list[Trace], ra
     trust = TRUST
     with Store.open(f"sqlite:///{path}") as store:
         store.register(world, trust=None)
-        names = [None, "file1", "file2", "file3"]
-        questions = [Question(digest=digest(b), name=name) for b in "xyzw" for name in names]
+        names, by = [None, "file1", "file2", "file3"], [None, "SHA256"]
+        questions = [Question(digest=digest(b), algorithm=a, name=name) for b in "xyzw" for a in by for name in names]
         questions += [Question(name=name) for name in names[1:]]
-        questions += [Question(digest=d, did=f"{s}:file{n}") for d in (None, digest("x")) for s in "ab" for n in (1, 2)]
+        dids_ = [f"{scope}:file{n}" for scope in "ab" for n in (1, 2)]
+        questions += [Question(digest=digest("x"), algorithm=a, did=did) for a in by for did in dids_]
+        questions += [Question(did=did) for did in dids_]
         random.shuffle(questions)
         together = judge_many(store, trust, questions, NOW, False)
         for question, told in zip(questions, together, strict=True):
@@ -200,5 +247,7 @@ def test_many_are_judged_as_one_at_a_time(tmp_path: Path, world: list[Trace], ra
                 )
                 evidence = store.candidates(file.hashes, file.base_name, file.did)
                 expected = judge(file, evidence, trust, NOW).verdict
-                if expected is not Verdict.UNDECIDED:  # of a file that is not there, no further digest can be computed
+                if question.algorithm is None and told["missing"]:
+                    assert told["verdict"] == Verdict.UNDECIDED, question
+                elif expected is not Verdict.UNDECIDED:  # of a file that is not there, no digest can be computed
                     assert told["verdict"] == expected, question

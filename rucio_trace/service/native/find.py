@@ -1,14 +1,16 @@
 """`GET /traces` and `POST /traces/query`: traces by what is said in them."""
 
 import base64
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 from starlette.responses import Response
 
 from rucio_trace.service.access import Reads
 from rucio_trace.service.native.examples import TRACE
+from rucio_trace.service.native.joining import may_join
 from rucio_trace.service.native.models import Question, Records, Text
 from rucio_trace.service.native.packed import ASKED, Packed, json_response
 from rucio_trace.service.native.records import records
@@ -16,6 +18,7 @@ from rucio_trace.service.problems import BadRequest, described
 from rucio_trace.statement import Event
 from rucio_trace.status import Status
 from rucio_trace.store import Filters
+from rucio_trace.store.histories import anybody
 from rucio_trace.store.search import Kind
 from rucio_trace.words import words_in
 
@@ -70,6 +73,7 @@ class Values(Question):
 
 @router.get("/traces", response_model=Page, responses=described(400, 401, 429, 503))
 def search(
+    request: Request,
     store: Reads,
     name: Annotated[_Text, Query(description="The file's base name.", examples=[_NAME])] = None,
     prefix: Annotated[_Text, Query(description="Of the base name, or of `scope:name` if it holds a colon.")] = None,
@@ -109,9 +113,10 @@ def search(
         site=site,
         event=event,
         status=status,
-        since=since,
-        until=until,
-        attributes=dict(_pair(each) for each in attribute) if attribute else None,
+        since=_moment("since", since),
+        until=_moment("until", until),
+        attributes=[_pair(each) for each in attribute] if attribute else None,
+        may_join=may_join(request.app.state.service) if status else anybody,
     )
     page = store.find(filters, limit, None if cursor is None else _position(cursor))
     return json_response({"traces": records(page.traces), "next": page.next and _cursor(page.next)})
@@ -125,11 +130,19 @@ def query(values: Values, store: Reads) -> Response:
     return json_response({"traces": records(page.traces), "next": page.next})
 
 
-def _pair(text: str) -> tuple[str, str]:
-    key, colon, value = text.partition(":")
-    if not (key and colon):
+def _pair(text: str) -> str:
+    if text.find(":") < 1:
         raise BadRequest("attribute", expected="KEY:VALUE", found=text)
-    return key, value
+    return text
+
+
+def _moment(name: str, given: datetime | None) -> datetime | None:
+    if given is None:
+        return None
+    try:
+        return given.astimezone(UTC)
+    except OverflowError:
+        raise BadRequest(name, expected="a time within the years 1 to 9999 of UTC", found=given.isoformat()) from None
 
 
 def _cursor(position: int) -> str:

@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from rucio_trace.service.access import Reads
 from rucio_trace.service.native.find import Digest
+from rucio_trace.service.native.joining import may_join
 from rucio_trace.service.native.models import Histories, Known, Question, Record, Records, RucioProduct, Text
 from rucio_trace.service.native.packed import ASKED, Packed, json_response
 from rucio_trace.service.native.records import known, record, records
@@ -44,15 +45,18 @@ class File(Question):
 
 @router.get("/history", response_model=Histories, responses=described(401, 413, 429, 503))
 def history(
-    store: Reads, did: Annotated[str, Query(description="scope:name", pattern="^[^:]+:.+$", max_length=4096)]
+    request: Request,
+    store: Reads,
+    did: Annotated[str, Query(description="scope:name", pattern="^[^:]+:.+$", max_length=4096)],
 ) -> Response:
     """What happened to the products that bear or bore this name, one for each generation; none if there are no traces.
 
-    The status is by all traces that the service has accepted.
+    The status is by all traces that the service has accepted; by those of a file in no Rucio where the service trusts
+    their signers to speak for the product that they joined.
     """
     scope, _, name = did.partition(":")
     keys = {key for stored in store.whole_did(scope, name) if (key := stored.trace.statement.product) is not None}
-    found, lines = store.product(keys), store.proven(keys)
+    found, lines = store.product(keys, may_join(request.app.state.service)), store.proven(keys)
     told = []
     for key in sorted(keys, key=lambda key: (key.rucio, key.vo, key.generation)):
         of = lines.get(key, [])

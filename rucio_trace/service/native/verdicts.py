@@ -6,7 +6,7 @@ for validity, rights and revocation, for histories, and for answers. Time grows 
 their product.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -25,13 +25,14 @@ from rucio_trace.service.native.packed import ASKED, Packed, json_response
 from rucio_trace.service.native.records import product
 from rucio_trace.service.problems import described
 from rucio_trace.statement import HEX_DIGITS, base_name, format_time
-from rucio_trace.store import Store, TooMuchEvidence
-from rucio_trace.verify import EXIT_CODES, CheckedEvidence, Judgement, Question, Verdict, check_evidence
+from rucio_trace.store import Store, TooMuchEvidence, evidence
+from rucio_trace.verify import EXIT_CODES, Evidence, Judgement, Question, Verdict, check_evidence
 
 __all__ = ["MAX_ITEMS", "judge_many", "router"]
 
 MAX_ITEMS = 10_000
 _TOLD_FAULTS = 100  # a name may have thousands of traces that do not count
+_LOOKS = 100  # in vain that cost as much as reading all: to find that there are too many takes a hundredth of that
 
 router = APIRouter(prefix="/api/v2", tags=["verdicts"], route_class=Packed)
 
@@ -42,8 +43,8 @@ class Item(Body):
     digest: Annotated[
         str | None,
         Field(
-            description="A strong digest, as `hex` or as `ALGORITHM:hex`. Without its algorithm it is held against all "
-            "algorithms of its length.",
+            description="A strong digest, as `hex` or as `ALGORITHM:hex`. Without its algorithm it condemns no file "
+            "unless traces name it: it may be right, by another algorithm than was signed.",
             pattern=r"^((BLAKE3|SHA256|SHA3):)?[0-9a-fA-F]{64}$|^(SHA512:)?[0-9a-fA-F]{128}$",
         ),
     ] = None
@@ -109,29 +110,40 @@ def verdicts(asked: Items, request: Request, store: Reads) -> Response:
 def judge_many(
     store: Store, trust: Trust, questions: Sequence[Question], now: datetime, allow_stale_crl: bool
 ) -> list[dict[str, Any]]:
-    """The answers to *questions*, from one look at the store; in halves where there is too much to look at."""
-    try:
-        found = store.candidates_of_many(
-            {q.digest for q in questions if q.digest is not None},
-            {q.name for q in questions if q.name is not None and q.did is None},
-            {q.did for q in questions if q.did is not None},
-        )
-    except TooMuchEvidence as error:
-        if len(questions) == 1:
-            return [_undecided(error, now)]
-        half = len(questions) // 2
-        parts = (questions[:half], questions[half:])
-        return [answer for part in parts for answer in judge_many(store, trust, part, now, allow_stale_crl)]
-    checked = check_evidence(found, trust, now, allow_stale_crl=allow_stale_crl)
-    return list(_answers(checked, questions))
+    """The answers to *questions*, from one look at the store; in halves where there is too much to look at.
+
+    Of all looks together no more traces are read than of one: what then is not answered is UNDECIDED.
+    """
+    answers: dict[Question, dict[str, Any]] = {}
+    waiting = [list(dict.fromkeys(questions))]
+    left = evidence.MAX_TRACES
+    while waiting:
+        part = waiting.pop()
+        try:
+            found = _look(store, part, left)
+        except TooMuchEvidence as error:
+            left -= max(error.read, evidence.MAX_TRACES // _LOOKS)
+            if len(part) == 1 or left <= 0:
+                answers |= dict.fromkeys(part, _undecided(error, now))
+            else:
+                half = len(part) // 2
+                waiting += [part[half:], part[:half]]
+        else:
+            left -= len(found)
+            checked = check_evidence(found, trust, now, allow_stale_crl=allow_stale_crl)
+            answers |= {question: _told(checked.ask(question)) for question in part}
+    return [answers[question] for question in questions]
 
 
-def _answers(checked: CheckedEvidence, questions: Iterable[Question]) -> Iterable[dict[str, Any]]:
-    known: dict[Question, dict[str, Any]] = {}
-    for question in questions:
-        if question not in known:
-            known[question] = _told(checked.ask(question))
-        yield known[question]
+def _look(store: Store, questions: Collection[Question], most: int) -> list[Evidence]:
+    if most <= 0:
+        raise TooMuchEvidence(evidence.MAX_TRACES)
+    return store.candidates_of_many(
+        {q.digest for q in questions if q.digest is not None},
+        {q.name for q in questions if q.name is not None and q.did is None},
+        {q.did for q in questions if q.did is not None},
+        most,
+    )
 
 
 def _told(judgement: Judgement) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def _literal(node: Any) -> _Value:
     if isinstance(node, ast.Integer | ast.Float | ast.DateTime | ast.Date) and len(node.val) < 64:
         try:
             return _parsed(node)
-        except ValueError:
+        except (ValueError, OverflowError):  # in UTC, a time may lie outside the calendar
             raise _Unusable("a number or a time", node.val) from None
     raise _Unusable("a text in quotes, a number, a time, true, false or null", type(node).__name__)
 
@@ -236,7 +236,7 @@ def _read(found: Any, like: _Value) -> Any:
     if isinstance(like, datetime) and isinstance(found, str):
         try:
             return _moment(found)
-        except ValueError:
+        except (ValueError, OverflowError):
             return found
     return found
 

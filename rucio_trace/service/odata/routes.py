@@ -12,13 +12,13 @@ from starlette.responses import JSONResponse
 
 from rucio_trace.checking import Refused, check_trace
 from rucio_trace.errors import Malformed, Refuted, TraceabilityError
-from rucio_trace.faults import Fault, Uncertain
+from rucio_trace.faults import Fault, OutsideRights, Uncertain
 from rucio_trace.service.access import Open, Reads
 from rucio_trace.service.intake import trusted
 from rucio_trace.service.odata.entities import FIELDS, entity
 from rucio_trace.service.odata.filtering import COLUMNS
 from rucio_trace.service.odata.options import DEFAULT_TOP, MAX_SKIP, MAX_TOP, Options, parse_options
-from rucio_trace.service.problems import RETRY_SECONDS, BadRequest, NotFound, Problem, faults_of, untold
+from rucio_trace.service.problems import RETRY_SECONDS, NotFound, Problem, faults_of, untold
 from rucio_trace.store import Store, Stored
 
 __all__ = ["router"]
@@ -107,7 +107,7 @@ def traces(
     if options.count:
         told["@odata.count"] = total
     told["value"] = [_selected(stored, options) for stored in found[:top_]]
-    if len(found) > top_:
+    if len(found) > top_ and options.skip + top_ <= MAX_SKIP:
         told["@odata.nextLink"] = _next(request, options.skip + top_)
     return JSONResponse(told, headers=_VERSION)
 
@@ -124,7 +124,8 @@ def trace(key: str, store: Reads) -> Response:
 def validate(key: str, request: Request, store: Reads) -> Response:
     """Whether its signature and the chain of its certificate hold, by whom this service trusts.
 
-    `value` is true or false, or null where it cannot be found out now; `faults` say why.
+    `value` is true or false, or null where it cannot be found out now; `faults` say why. What its signer may say is
+    not asked: a trace of a file in no Rucio may have been taken for the scope that it was to join.
     """
     service, stored = request.app.state.service, _one(store, key)
     value: bool | None = True
@@ -138,7 +139,9 @@ def validate(key: str, request: Request, store: Reads) -> Response:
             allow_stale_crl=service.allow_stale_crl,
         )
     except Refused as error:
-        value, faults = None if error.family is Uncertain else False, error.faults
+        faults = tuple(fault for fault in error.faults if not isinstance(fault, OutsideRights))
+        if faults:
+            value = None if all(isinstance(fault, Uncertain) for fault in faults) else False
     told = {"@odata.context": "$metadata#Edm.Boolean", "value": value, "faults": [str(fault) for fault in faults]}
     return JSONResponse(told, headers=_VERSION)
 
@@ -184,7 +187,5 @@ def _selected(stored: Stored, options: Options) -> dict[str, Any]:
 
 
 def _next(request: Request, skip: int) -> str:
-    if skip > MAX_SKIP:
-        raise BadRequest("$skip", expected=f"at most {MAX_SKIP}", found=str(skip), hint="let $filter say date lt …")
     query = [(name, text) for name, text in request.query_params.multi_items() if name != "$skip"]
     return f"Traces?{urlencode([*query, ('$skip', str(skip))])}"
