@@ -433,6 +433,8 @@ def test_statistics_of_an_older_store_are_counted_when_it_is_migrated(store_url:
         config.attributes["connection"] = connection
         command.downgrade(config, "0004")
     with asked(store_url) as service:
+        while service.store.index():
+            pass
         assert service.get(f"{API}/statistics") == before
         assert search(service, text="t33uvp winter") == [made[0].id]
         assert isinstance(service.store, Store)
