@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
 from fastapi import FastAPI, Request, Response
@@ -24,6 +27,7 @@ from rucio_trace.service.native.feed import Head
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from types import FrameType
 
     from rucio_trace.config import Service as ServiceSettings
     from rucio_trace.identity import Trust
@@ -58,8 +62,8 @@ def create_app(service: Service) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         if service.store.indexes_later:
             indexing.start()
+        _when_told_to_end(head.close)
         yield
-        head.close()
         await to_thread.run_sync(intake.close)
         await to_thread.run_sync(indexing.close)
         service.store.close()
@@ -83,6 +87,21 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(router)
     _add_documentation(app)
     return app
+
+
+def _when_told_to_end(call: Callable[[], None]) -> None:
+    """Call it in the event loop when a signal ends the server, which then waits for all requests under way."""
+    if threading.current_thread() is not threading.main_thread():  # no signal comes here
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if callable(servers := signal.getsignal(number)):
+
+            def ending(number: int, frame: FrameType | None, servers: Callable[..., Any] = servers) -> None:
+                loop.call_soon_threadsafe(call)
+                servers(number, frame)
+
+            signal.signal(number, ending)
 
 
 def _add_documentation(app: FastAPI) -> None:

@@ -131,6 +131,25 @@ def test_two_workers_share_a_port_and_a_database(tmp_path: Path, store_url: str)
     check_everything_is_there_once(store_url, load)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_whoever_waits_for_news_is_answered_before_it_ends(tmp_path: Path, workers: int) -> None:
+    """Else each would hold up the end for as long as the server has patience, and be cut off then."""
+    answers: list[httpx.Response] = []
+    with serving(tmp_path, f"sqlite:///{tmp_path}/t.db", workers=workers) as running:
+
+        def wait() -> None:
+            answers.append(httpx.get(f"{running.url}/api/v2/changes?wait=60", timeout=90))
+
+        httpx.get(f"{running.url}/ready", timeout=60)
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(2)  # until it waits: nothing tells
+        running.server.process.send_signal(signal.SIGTERM)
+        running.server.process.wait(60)
+        thread.join()
+    assert [answer.json() for answer in answers] == [{"traces": [], "next": 0}]
+
+
 def test_what_waited_in_a_worker_that_died_waits_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
