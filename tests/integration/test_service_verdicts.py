@@ -156,7 +156,7 @@ def test_strangers_make_nothing_genuine_and_are_told_with_their_own_file_alone(s
 
 def test_what_does_not_count_turns_no_verdict_of_the_copernicus_api_either(service: Asked) -> None:
     by = stranger()
-    other = sign(statement(Event.CREATE, product(), signer=by.fingerprint, rse=None, size=11, bytes_of="y"), by)
+    other = sign(statement(Event.CREATE, product(), signer=by.fingerprint, rse=None, size=11), by)
     service.store.register([other], trust=None)
     add(service.store, trace(Event.CREATE, rse=None))
     assert verdicts(service, {"digest": digest("file1"), "name": "file1"}) == ["GENUINE"]
