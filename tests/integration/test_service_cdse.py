@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.envelope import Trace
 
-DESCRIPTION = Path("/work/shared/interop/openapi/cdas-traceability.json")
+DESCRIPTION = Path(__file__).parents[3] / "shared/interop/openapi/cdas-traceability.json"
 REAL = json.loads((Path(__file__).parents[1] / "vectors/cdse/real-cdse-trace.json").read_text())[0]
 TRACES = "/api/v1/traces"
 
