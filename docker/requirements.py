@@ -11,11 +11,12 @@ project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
 
 
 def of(extra: str) -> list[str]:
-    """The requirements of an extra; it may name others as `rucio-trace[other]`."""
+    """The requirements of an extra; it may name others as `rucio-trace[other,another]`."""
     found = []
     for line in project["optional-dependencies"][extra]:
         own = line.removeprefix(f"{project['name']}[")
-        found += [line] if own == line else of(own.removesuffix("]"))
+        names = [] if own == line else own.removesuffix("]").split(",")
+        found += [each for name in names for each in of(name)] or [line]
     return found
 
 
