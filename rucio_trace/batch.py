@@ -28,6 +28,7 @@ from rucio_trace.statement import (
     MAX_LINES,
     STRONG,
     Batch,
+    Event,
     ProductKey,
     Statement,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "check_list",
     "list_fields",
     "list_name",
+    "needs_list",
     "parse_proof",
     "product_of",
     "proof_to_json",
@@ -153,6 +155,11 @@ def list_fields(data: bytes) -> dict[str, Any]:
         "hash_algorithm": "BLAKE3",
         "batch": Batch(len(entries), root(entries).hex()),
     }
+
+
+def needs_list(statement: Statement) -> bool:
+    """Whether *statement* speaks of a list that belongs with it; the REVOKE of a batch does not."""
+    return statement.batch is not None and statement.event is Event.VERIFY
 
 
 def check_list(statement: Statement, data: bytes) -> tuple[Line, ...]:

@@ -11,11 +11,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rucio_trace import faults
-from rucio_trace.batch import Line, product_of, read_line, write_line
+from rucio_trace.batch import Line, needs_list, product_of, read_line, write_line
 from rucio_trace.envelope import from_json, to_json
 from rucio_trace.errors import Malformed
 from rucio_trace.lineage import Lineage, Product
-from rucio_trace.statement import Event, ProductKey
+from rucio_trace.statement import ProductKey
 from rucio_trace.status import Status
 from rucio_trace.store.records import BatchLine, Outcome, Registration, Stored
 
@@ -104,7 +104,7 @@ def line_of(value: Any, key: ProductKey, batches: dict[str, Stored]) -> BatchLin
     batch = batches[id_] if id_ in batches else batches.setdefault(id_, record_of(value["batch"]))
     statement, index = batch.trace.statement, typed(value, "index", int)
     line = read_line(write_line(Line(**value["line"])))
-    if statement.batch is None or statement.event is not Event.VERIFY or not 0 <= index < statement.batch.count:
+    if statement.batch is None or not needs_list(statement) or not 0 <= index < statement.batch.count:
         raise Malformed(f"line {index} of {id_}", expected="a VERIFY with a list that has it", found=statement.event)
     if product_of(statement, line) != key or line.time > (statement.time or ""):
         raise Malformed(f"line {index} of {id_}", expected=f"an older line of {key.did}", found=line.did)

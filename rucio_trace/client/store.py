@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rucio_trace.batch import LineProof, check_line, check_list
+from rucio_trace.batch import LineProof, check_line, check_list, needs_list
 from rucio_trace.client.errors import BadAnswer
 from rucio_trace.errors import Malformed, Refuted
 from rucio_trace.merkle import hash_leaf, path_of
 from rucio_trace.statement import Event
 from rucio_trace.store.histories import anybody, assemble
 from rucio_trace.store.protocol import TraceStore
+from rucio_trace.store.records import youngest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -93,10 +94,9 @@ class ServiceStore(TraceStore):
 
     def line_proof(self, key: ProductKey, rse: str | None = None) -> LineProof | None:
         """Made from the list, which is held against what was signed."""
-        lines = [line for line in self.proven([key]).get(key, ()) if line.stands and rse in (None, line.rse)]
-        if not lines:
+        newest = youngest(self.proven([key]).get(key, ()), rse)
+        if newest is None:
             return None
-        newest = max(lines, key=lambda line: (line.line.time, line.position))
         entries = (self._list_of(newest.batch) or b"").split(b"\n")[:-1]
         path = path_of([hash_leaf(entry) for entry in entries], newest.index) if entries else ()
         proof = LineProof(newest.batch.trace, newest.line, newest.index, tuple(path))
@@ -107,7 +107,7 @@ class ServiceStore(TraceStore):
         return proof
 
     def list_of(self, trace_id: str) -> bytes | None:
-        batches = [s for s in self.by_id(trace_id) if (t := s.trace.statement).batch and t.event is Event.VERIFY]
+        batches = [stored for stored in self.by_id(trace_id) if needs_list(stored.trace.statement)]
         return self._list_of(batches[0]) if batches else None
 
     def _list_of(self, batch: Stored) -> bytes | None:

@@ -57,8 +57,11 @@ def defer(connection: Connection, new: Mapping[int, Findable]) -> None:
 def index(database: Database) -> bool:
     """Index the oldest traces that wait for it, in one transaction; whether there may be more.
 
-    Several processes may do it at once.
+    Several processes may do it at once. Where none waits, nothing is locked.
     """
+    with database.reading() as connection:
+        if connection.execute(select(unindexed.c.position).limit(1)).first() is None:
+            return False
     with database.writing() as connection:
         count = _index_within(connection) if database.kind == "postgresql" else _index(connection)
     return count == _TRACES_AT_ONCE

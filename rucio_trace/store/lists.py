@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete, exists, select, tuple_
 
-from rucio_trace.batch import LineProof, check_list, product_of, read_line
+from rucio_trace.batch import LineProof, check_list, needs_list, product_of, read_line
 from rucio_trace.errors import Malformed, Refuted
 from rucio_trace.history import standing
 from rucio_trace.merkle import HASH_BYTES, climb, hash_leaf, path_of, paths_of, root_of
@@ -22,9 +22,8 @@ from rucio_trace.status import speaker
 from rucio_trace.store.bulk import insert_rows
 from rucio_trace.store.errors import CorruptRow
 from rucio_trace.store.read import KEYS_A_QUERY, among, batches
-from rucio_trace.store.records import BatchLine
+from rucio_trace.store.records import BatchLine, youngest
 from rucio_trace.store.tables import lines, list_pieces, traces
-from rucio_trace.trace import Event
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from rucio_trace.store.records import Stored
     from rucio_trace.trace import ProductKey, Statement
 
-__all__ = ["SignedList", "insert_lists", "line_proof", "needs_list", "proven", "read_list", "to_list"]
+__all__ = ["SignedList", "insert_lists", "line_proof", "proven", "read_list", "to_list"]
 
 LINES_A_PIECE: Final = 32
 """A power of two: of 10,000 lines each piece is 9 KB with a path of 9 hashes, and is checked in 40 µs."""
@@ -52,11 +51,6 @@ class SignedList:
     """The replicas of one RSE as one site sees them: a later line of a series takes the place of an earlier one."""
     products: Sequence[bytes]
     """The product of each line."""
-
-
-def needs_list(statement: Statement) -> bool:
-    """Whether *statement* is only taken together with a list; the REVOKE of a batch is not."""
-    return statement.batch is not None and statement.event is Event.VERIFY
 
 
 def to_list(statement: Statement, data: bytes) -> SignedList:
@@ -236,10 +230,9 @@ def _checked(row: Row[Any], statement: Statement) -> _Piece:
 
 def line_proof(connection: Connection, reader: Reader, key: ProductKey, rse: str | None) -> LineProof | None:
     """The proof of the youngest line of a product, on the RSE of this signed name if one is given."""
-    known = [line for line in proven(connection, reader, [key]).get(key, ()) if line.stands and rse in (None, line.rse)]
-    if not known:
+    newest = youngest(proven(connection, reader, [key]).get(key, ()), rse)
+    if newest is None:
         return None
-    newest = max(known, key=lambda found: (found.line.time, found.position))
     place = (newest.batch.position, newest.index // LINES_A_PIECE)
     batch = _Batch(newest.batch, newest.position, newest.stands)
     piece = _pieces(connection, {batch.stored.position: batch}, [place])[place]

@@ -8,9 +8,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Self
 
-from rucio_trace.batch import check_list, product_of
+from rucio_trace.batch import check_list, needs_list, product_of
 from rucio_trace.store.histories import anybody
-from rucio_trace.trace import Event
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from rucio_trace.store.histories import MayJoin
     from rucio_trace.store.records import BatchLine, Registration, Stored
     from rucio_trace.store.search import Kind
-    from rucio_trace.trace import ProductKey, Statement
+    from rucio_trace.trace import Event, ProductKey, Statement
     from rucio_trace.verify import Evidence
 
 __all__ = ["TraceStore"]
@@ -92,7 +91,7 @@ class TraceStore(ABC):
             return set()
         for stored in self.by_digest(statement.hash):
             batch = stored.trace.statement
-            of_list = batch.event is Event.VERIFY and (batch.batch, batch.rse) == (statement.batch, statement.rse)
+            of_list = needs_list(batch) and (batch.batch, batch.rse) == (statement.batch, statement.rse)
             if of_list and (data := self.list_of(stored.id)) is not None:
                 return {product_of(batch, line) for line in check_list(batch, data)}
         return set()

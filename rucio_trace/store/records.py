@@ -7,13 +7,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from rucio_trace.batch import Line
     from rucio_trace.envelope import Trace
     from rucio_trace.faults import Fault
 
-__all__ = ["BatchLine", "Item", "Outcome", "Registration", "Stored"]
+__all__ = ["BatchLine", "Item", "Outcome", "Registration", "Stored", "youngest"]
 
 
 class Outcome(StrEnum):
@@ -84,3 +85,9 @@ class BatchLine:
     def rse(self) -> str | None:
         """The name under which the batch's RSE was signed."""
         return self.batch.trace.statement.rse
+
+
+def youngest(lines: Iterable[BatchLine], rse: str | None) -> BatchLine | None:
+    """Of *lines* that stand the youngest, on the RSE of this signed name if one is given."""
+    known = [line for line in lines if line.stands and rse in (None, line.rse)]
+    return max(known, key=lambda found: (found.line.time, found.position), default=None)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import func, literal_column, select, update
 
 from rucio_trace import certificates as x509
+from rucio_trace.batch import needs_list
 from rucio_trace.checking import Refused, check_trace
 from rucio_trace.errors import Malformed, Refuted, Undecided
 from rucio_trace.faults import Uncertain, Unsigned
@@ -22,7 +23,7 @@ from rucio_trace.store.counts import add_counts, move_count
 from rucio_trace.store.cycles import Ancestry
 from rucio_trace.store.errors import CorruptRow
 from rucio_trace.store.index import Findable
-from rucio_trace.store.lists import SignedList, insert_lists, needs_list, to_list
+from rucio_trace.store.lists import SignedList, insert_lists, to_list
 from rucio_trace.store.read import KEYS_A_QUERY, among, batches
 from rucio_trace.store.records import Item, Outcome, Registration
 from rucio_trace.store.rows import Entry, fingerprint, to_entry
@@ -89,12 +90,13 @@ def judge(database: Database, items: Iterable[Item], trust: Trust | None, *, all
 
 def add(database: Database, judged: Sequence[Judged], terms: Terms) -> list[Registration]:
     """See `Store.add`."""
+    readable = [refusal(each.trace) is None for each in judged]
     with database.reading() as connection:
-        known = _registered(connection, [each.trace.id for each in judged if refusal(each.trace) is None])
+        known = _registered(connection, [each.trace.id for each, can in zip(judged, readable, strict=True) if can])
     answers: list[Registration | None] = []
     entries: dict[int, Entry] = {}
     for number, (trace, found) in enumerate(judged):
-        answer = None if refusal(trace) else _answer_known(trace, known)
+        answer = _answer_known(trace, known) if readable[number] else None
         if isinstance(found, Entry) and (answer is None or _opened(trace, known, terms)):
             entries[number] = found
         answers.append(answer or (found if isinstance(found, Registration) else None))

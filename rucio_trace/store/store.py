@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import select, true
 
+from rucio_trace.batch import needs_list
 from rucio_trace.lineage import explore
 from rucio_trace.store import evidence, index, lists, older, partitions, read, schema
 from rucio_trace.store.copy import copy
@@ -224,7 +225,7 @@ class Store(TraceStore):
 
     def list_of(self, trace_id: str) -> bytes | None:
         """The list of a batch, as it was signed; None if there is no such batch."""
-        found = [stored for stored in self.by_id(trace_id) if lists.needs_list(stored.trace.statement)]
+        found = [stored for stored in self.by_id(trace_id) if needs_list(stored.trace.statement)]
         with self._database.reading() as connection:
             return lists.read_list(connection, found[0]) if found else None
 

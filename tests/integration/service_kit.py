@@ -24,9 +24,11 @@ from rucio_trace.service.tokens import TokenFile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    import pytest
+
     from rucio_trace.envelope import Trace
 
-__all__ = ["Running", "address", "body", "program", "serving"]
+__all__ = ["Running", "address", "body", "new_store", "program", "serving"]
 
 # A start takes half the time where modules are kept compiled, which a sandbox may have forbidden.
 _CACHE = Path(tempfile.gettempdir()) / f"rucio-trace-compiled-{os.getuid()}"
@@ -79,6 +81,14 @@ def program(folder: Path, *arguments: str, settings: Path = Path(os.devnull), **
     with Server("serve", argv, log=folder / "log", env=os.environ | _COMPILED | environment) as server:
         server.wait_until_ready(lambda: server.has_said(b"listening on "), seconds=120)
         yield server
+
+
+def new_store(request: pytest.FixtureRequest, folder: Path) -> str:
+    """The URL of a new store on the database that the fixture's parameter names: sqlite or postgresql."""
+    if request.param == "sqlite":
+        return f"sqlite:///{folder / 'traces.db'}"
+    cluster = request.getfixturevalue("postgres")
+    return str(cluster.url(cluster.create()))
 
 
 def address(server: Server) -> str:

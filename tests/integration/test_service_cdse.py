@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from rucio_trace_sandbox.processes import wait_until
 from samples import digest, product, signer, trace
-from service_kit import Running, body, serving
+from service_kit import Running, body, new_store, serving
 from unit.authority import Authority, signed_raw
 from unit.authority import made as signed_by
 
@@ -33,12 +33,7 @@ TRACES = "/api/v1/traces"
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("service")
-    if request.param == "sqlite":
-        url = f"sqlite:///{folder / 'traces.db'}"
-    else:
-        cluster = request.getfixturevalue("postgres")
-        url = cluster.url(cluster.create())
-    with serving(folder, url, max_body_bytes=1024**2) as running:
+    with serving(folder, new_store(request, folder), max_body_bytes=1024**2) as running:
         yield running
 
 

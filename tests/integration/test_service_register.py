@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 from samples import batch, line, product, statement, trace
-from service_kit import Running, address, body, program, serving
+from service_kit import Running, address, body, new_store, program, serving
 from unit.authority import Authority
 from unit.authority import made as signed_by
 
@@ -38,12 +38,7 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("service")
-    if request.param == "sqlite":
-        url = f"sqlite:///{folder / 'traces.db'}"
-    else:
-        cluster = request.getfixturevalue("postgres")
-        url = cluster.url(cluster.create())
-    with serving(folder, url, private=["SECRET"], max_body_bytes=8 * 1024**2) as running:
+    with serving(folder, new_store(request, folder), private=["SECRET"], max_body_bytes=8 * 1024**2) as running:
         yield running
 
 
@@ -259,7 +254,7 @@ def test_a_bomb_is_too_large_and_costs_little(client: httpx.Client, service: Run
         ("br", b"[]", 415),
         ("gzip, gzip", b"[]", 415),
         ("gzip", b"[]", 400),
-        ("gzip", gzip.compress(b"[]" + b" " * 1000)[:-9], 400),
+        ("gzip", gzip.compress(b"[]" + b" " * 1000, mtime=0)[:-9], 400),
         ("zstd", b"[]", 400),
         ("zstd", zstandard.compress(b"\n" * 1000)[:-1], 400),
         ("identity", b"[" * 10_000, 400),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,23 +153,16 @@ def _as(role: str, url: str) -> str:
     return url.replace("postgres@", f"{role}@", 1)
 
 
+def _migrate(url: str) -> None:
+    Store.open(url).close()
+
+
 def test_processes_may_migrate_an_old_store_at_once(database: Database, postgres_database: str) -> None:
     for number in range(20):
         _register_as_before(database, _made(number))
-    failures: list[Exception] = []
-
-    def migrate() -> None:
-        try:
-            Store.open(postgres_database).close()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test fails with it
-            failures.append(error)
-
-    threads = [threading.Thread(target=migrate) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    with ThreadPoolExecutor(6) as pool:
+        migrating = [pool.submit(_migrate, postgres_database) for _ in range(6)]
+    assert [each.exception() for each in migrating] == [None] * 6
     with Store.open(postgres_database) as store:
         assert len(store.since(0)) == 20
 
@@ -177,22 +171,13 @@ def test_a_migration_waits_for_a_table_that_somebody_reads_and_lets_others_pass(
     database: Database, postgres_database: str
 ) -> None:
     _register_as_before(database, _made(1))
-    failures: list[Exception] = []
-
-    def migrate() -> None:
-        try:
-            Store.open(postgres_database).close()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test fails with it
-            failures.append(error)
-
-    with database.snapshot() as connection:  # as a backup does
-        connection.exec_driver_sql("SELECT count(*) FROM traces")
-        migrating = threading.Thread(target=migrate)
-        migrating.start()
-        for number in range(2, 8):
-            _register_as_before(database, _made(number))
-    migrating.join()
-    assert failures == []
+    with ThreadPoolExecutor(1) as pool:
+        with database.snapshot() as connection:  # as a backup does
+            connection.exec_driver_sql("SELECT count(*) FROM traces")
+            migrating = pool.submit(_migrate, postgres_database)
+            for number in range(2, 8):
+                _register_as_before(database, _made(number))
+        assert migrating.exception() is None
     with Store.open(postgres_database) as store:
         assert len(store.since(0)) == 7
 
