@@ -28,7 +28,7 @@ from rucio_trace.store import Store
 from rucio_trace.store.bulk import insert_rows, insert_values
 from rucio_trace.store.counts import add_counts
 from rucio_trace.store.database import Database
-from rucio_trace.store.read import prefix
+from rucio_trace.store.read import prefixes
 from rucio_trace.store.rows import fingerprint
 from rucio_trace.store.tables import certificates, contents, digest_sets, digests, texts, traces
 from rucio_trace.trace import serialise
@@ -157,8 +157,8 @@ TIME = parse_time(str(statement(Event.CREATE, KEY).time))
 def _contents(numbers: range) -> Iterator[tuple[int, int]]:
     for n in numbers:
         found = [(member.path, digest_of(f"member {m}", n)) for m, member in zip((2, 3), MEMBERS, strict=True)]
-        for digest in (product_digest(found), *(digest for _, digest in found)):
-            yield prefix(bytes.fromhex(digest)), 2 * n + 1
+        of_n = [bytes.fromhex(digest) for digest in (product_digest(found), *(digest for _, digest in found))]
+        yield from ((known, 2 * n + 1) for known in prefixes(of_n))
 
 
 @contextmanager

@@ -25,8 +25,12 @@ RSA = "RSA-SHA256"
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192  # one check of 16,384 bits costs as much as fifteen of these
 _CACHED_CERTIFICATES = 4096  # a few KiB each; a federation has hundreds
+_CACHED_BYTES = 16 * 1024  # of one: what strangers send can be of any size
 
 _REMEMBERED_SIGNATURES = 100_000  # of about 100 bytes: what a service is asked about again and again
+
+_UNYIELDING = 2047
+"""Bytes at once for which hashlib lets no other thread run: to get one's turn again takes longer than the digest."""
 
 TraceKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -65,7 +69,10 @@ class Certificate:
 
         What was found good once is remembered: it stays so, whatever becomes of the certificate.
         """
-        question = hashlib.sha256(b"%s %d " % (self.fingerprint.encode(), len(signature)) + signature + data).digest()
+        hashing = hashlib.sha256(b"%s %d " % (self.fingerprint.encode(), len(signature)) + signature)
+        for start in range(0, len(data), _UNYIELDING):
+            hashing.update(data[start : start + _UNYIELDING])
+        question = hashing.digest()
         if question in _GOOD:
             return True
         if not self._fits(signature, data):
@@ -111,13 +118,16 @@ def key_algorithm(key: object) -> str | None:
     return None
 
 
-@lru_cache(maxsize=_CACHED_CERTIFICATES)
 def load(der: bytes) -> Certificate:
     """Read a certificate and everything in it that we ever look at.
 
     Raises:
         Malformed: not a certificate, or one with unreadable parts.
     """
+    return _remembered(der) if len(der) <= _CACHED_BYTES else _load(der)
+
+
+def _load(der: bytes) -> Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         # A signature is whole bytes; the count of its unused bits is under no signature and must not be another.
@@ -126,6 +136,9 @@ def load(der: bytes) -> Certificate:
         return _read(der, certificate)
     except UNREADABLE as error:
         raise Malformed("certificate", expected="an X.509 certificate", found=str(error)) from None
+
+
+_remembered = lru_cache(maxsize=_CACHED_CERTIFICATES)(_load)
 
 
 def load_pem(pem: bytes, subject: str) -> list[Certificate]:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
@@ -28,6 +29,7 @@ from rucio_trace.trace import parse, read, read_claims, serialise
 
 __all__ = ["MAX_CHAIN", "Signer", "Trace", "dumps", "from_json", "parse_traces", "sign", "to_json", "unreadable"]
 
+_CACHED_CHARACTERS = 16 * 1024  # of one certificate: what strangers send can be of any size
 MAX_CHAIN = 8  # intermediates; public authorities use one or two, grids up to three
 
 
@@ -270,7 +272,7 @@ def _trace(outer: dict[str, Any]) -> Trace:
         parts: dict[str, Any] = {
             "message": _string(signature, "message"),
             "signature": _decoded("signature", _string(signature, "signature")),
-            "certificate": _decoded("certificate", _string(signature, "certificate")),
+            "certificate": _certificate(_string(signature, "certificate")),
             "chain": _chain(signature.get("chain")),
             "algorithm": _string(signature, "algorithm"),
         }
@@ -316,6 +318,15 @@ def _decoded(key: str, text: Any) -> bytes:
     if _encoded(data) != text:
         raise Malformed(key, expected="canonical base64", found=text)
     return data
+
+
+def _certificate(text: str) -> bytes:
+    return _known_certificate(text) if len(text) <= _CACHED_CHARACTERS else _decoded("certificate", text)
+
+
+@lru_cache(maxsize=4_096)  # thousands of traces are of one signer
+def _known_certificate(text: str) -> bytes:
+    return _decoded("certificate", text)
 
 
 def _chain(value: Any) -> tuple[bytes, ...]:

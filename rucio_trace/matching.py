@@ -193,7 +193,8 @@ class Index:
         self._by_name: dict[str, dict[_Key, Product]] = {}
         self._by_did: dict[str, dict[_Key, Product]] = {}
         self._by_size: dict[int, dict[_Key, Product]] = {}
-        self._by_content: dict[str, dict[_Key, _Members]] = {}
+        self._by_content: dict[str, list[tuple[Product, str | None, str]]] = {}
+        self._members: dict[str, dict[_Key, _Members]] = {}
         self._algorithms: dict[str, tuple[str, ...]] = {}
         for product in products:
             self._enter(product)
@@ -211,11 +212,9 @@ class Index:
         for trace in product.claims:
             named = trace.statement.hash_algorithm
             for content in trace.statement.contents or ():
-                members = self._by_content.setdefault(content.hash, {}).setdefault(product.key, _Members(product, {}))
+                self._by_content.setdefault(content.hash, []).append((product, named, content.path))
                 if named is not None:
                     self._call(content.hash, named)
-                for name in ("", base_name(content.path)):
-                    members.paths.setdefault((named, name), content.path)
         enter(self._by_name, product.name)
         if product.rucio is not None:
             enter(self._by_did, product.rucio.did)
@@ -292,7 +291,7 @@ class Index:
         """The file as a member of an archive, under its own name there."""
         found: dict[_Key, tuple[Product, str]] = {}
         for algorithm, digest in candidate.hashes.items():
-            for key, members in self._by_content.get(digest, {}).items():
+            for key, members in self._members_with(digest).items():
                 if path := members.path(algorithm, candidate.base_name):
                     found.setdefault(key, (members.product, path))
         if not found:
@@ -301,6 +300,18 @@ class Index:
         products = newest(product for product, _ in found.values())
         answer = self._agreed(candidate, products, member=True)
         return replace(answer, member=paths[products[0].key])
+
+    def _members_with(self, digest: str) -> dict[_Key, _Members]:
+        """By product; made when first asked for, since hardly any member is."""
+        found = self._members.get(digest)
+        if found is None:
+            found = {}
+            for product, named, path in self._by_content.get(digest, ()):
+                members = found.setdefault(product.key, _Members(product, {}))
+                for name in ("", base_name(path)):
+                    members.paths.setdefault((named, name), path)
+            self._members[digest] = found
+        return found
 
     def _agreed(self, candidate: Candidate, pool: Sequence[Product], *, member: bool = False) -> Answer:
         """The one verdict of several products with these bytes; none, if they differ."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from rucio_trace.errors import Malformed
 
@@ -95,9 +95,11 @@ class ProductKey:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """A member of an archive; `hash` in the statement's `hash_algorithm`."""
+class Content(NamedTuple):
+    """A member of an archive; `hash` in the statement's `hash_algorithm`.
+
+    A tuple: there are tens in each trace, and they are made in a third of the time.
+    """
 
     path: str
     hash: str

@@ -88,10 +88,10 @@ def serialise(statement: Statement) -> str:
 
 def _plain(value: Any) -> Any:
     """Nested parts as JSON: absent members are left out, except in `source`, which has both always."""
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
     if isinstance(value, Content):
         return {"hash": value.hash, "path": value.path}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     if isinstance(value, Input):
         return {"hash": value.hash, "name": value.name}
     if isinstance(value, Source):
@@ -155,8 +155,7 @@ _REQUIRED = ("hash", "name", "size", "event", "event_id", "hash_algorithm", "sit
 
 
 def _ours(members: dict[str, Any]) -> Statement:
-    unknown = members.keys() - READERS.keys()
-    if unknown:
+    if unknown := members.keys() - READERS.keys():
         raise Malformed("statement", expected=f"only keys of {SCHEMA}", found=", ".join(sorted(unknown)))
     require(members, _REQUIRED)
     statement = Statement(**{key: READERS[key](key, value) for key, value in members.items()})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rucio_trace.config import Service as ServiceSettings
 
-__all__ = ["BODIES_HELD", "MAX_QUESTION_BYTES", "Bounded", "asked", "parsed", "unpacked"]
+__all__ = ["BODIES_HELD", "MAX_QUESTION_BYTES", "Bounded", "Received", "asked", "received", "unpacked"]
 
 _T = TypeVar("_T")
 
@@ -32,11 +32,12 @@ BODIES_HELD = 8
 MAX_QUESTION_BYTES = 16 * 1024**2
 """Packed or not: enough for 10,000 names as long as Rucio allows."""
 
-_PARSERS = CapacityLimiter(2)  # work of the interpreter: more threads would only take turns
+_PARSERS = CapacityLimiter(1)  # work of the interpreter: more threads would only take turns
 _ASKERS = CapacityLimiter(1)  # strangers ask: traces must not wait behind their questions
 _BODY = "rucio_trace.body"
 
 _MAX_PARTS = 1_000  # members or frames, each of which costs more than its bytes: 64 MB in the 64 KiB that bgzip makes
+_SMALL = 16 * 1024  # three usual traces
 _STEP = 64 * 1024
 _PIECE = 256 * 1024
 _ZSTD_INPUT = 256  # bytes: the tightest four of zstd become 128 KiB, so one step makes at most 8 MiB
@@ -130,27 +131,42 @@ def _declared(scope: Scope) -> int:
     return max((int(value) for name, value in scope["headers"] if name == b"content-length"), default=0)
 
 
-async def parsed(request: Request, parse: Callable[[Iterator[bytes]], _T]) -> _T:
-    """What *parse* makes of the body's pieces, unpacked. It runs in a thread: others are answered meanwhile.
+async def received(request: Request) -> Received:
+    """The body of a request. Raises Problem: a bound of the middleware, or the client went away in its midst."""
+    return Received(request.scope[_BODY], await _read(request), request.headers.get("content-encoding"))
 
-    Raises:
-        Problem: a bound, an unknown encoding, or what *parse* raises.
-    """
-    return await _parsed(request, parse, _PARSERS)
+
+class Received:
+    """A body as it was sent, whole."""
+
+    def __init__(self, body: _Body, data: bytes, encoding: str | None) -> None:
+        self._body, self._data, self._encoding = body, data, encoding
+
+    @property
+    def small(self) -> bool:
+        """Whether to hand it to another thread takes longer than to read it."""
+        return len(self._data) <= _SMALL and self._encoding in (None, "identity")
+
+    def pieces(self) -> Iterator[bytes]:
+        """Unpacked; see `unpacked`."""
+        return unpacked(self._data, self._encoding, self._body.most)
+
+    async def parsed(self, parse: Callable[[Iterator[bytes]], _T], limiter: CapacityLimiter = _PARSERS) -> _T:
+        """What *parse* makes of the pieces. It runs in a thread: others are answered meanwhile.
+
+        Raises:
+            Problem: a bound, an unknown encoding, or what *parse* raises.
+        """
+        pieces = _Counted(self.pieces())
+        value = await to_thread.run_sync(parse, pieces, limiter=limiter)
+        self._body.hold(pieces.length)
+        return value
 
 
 async def asked(request: Request, parse: Callable[[Iterator[bytes]], _T]) -> _T:
-    """The same of a question, which anybody may ask: it is bounded by MAX_QUESTION_BYTES, and keeps no traces out."""
+    """What *parse* makes of a question. Anybody may ask: it has at most MAX_QUESTION_BYTES, and keeps no traces out."""
     request.scope[_BODY].is_question()
-    return await _parsed(request, parse, _ASKERS)
-
-
-async def _parsed(request: Request, parse: Callable[[Iterator[bytes]], _T], limiter: CapacityLimiter) -> _T:
-    body: _Body = request.scope[_BODY]
-    pieces = _Counted(unpacked(await _read(request), request.headers.get("content-encoding"), body.most))
-    value = await to_thread.run_sync(parse, pieces, limiter=limiter)
-    body.hold(pieces.length)
-    return value
+    return await (await received(request)).parsed(parse, _ASKERS)
 
 
 class _Counted:

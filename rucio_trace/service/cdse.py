@@ -23,8 +23,7 @@ from rucio_trace.exchange.cdse import for_service, unfit
 from rucio_trace.identity import Trust
 from rucio_trace.matching import COPERNICUS_ALGORITHMS
 from rucio_trace.service.access import Open, Reads, Registers
-from rucio_trace.service.bodies import parsed
-from rucio_trace.service.intake import judging
+from rucio_trace.service.intake import registered
 from rucio_trace.service.problems import Forbidden, NotFound, Unauthenticated, described, faults_of
 from rucio_trace.statement import format_time
 from rucio_trace.store import Item, Outcome, Registration, Store, Stored
@@ -207,12 +206,7 @@ def status(request: Request) -> ServerInfo:
 )
 async def put_traces(request: Request, principal: Registers) -> TraceRegistrations:
     """Register 1 to 50 traces of one event, each hash once."""
-    state = request.app.state
-    judge = judging(state.service, state.intake)
-    judged = await parsed(request, lambda pieces: judge(_items(pieces)))
-    answers = await state.intake.register(judged, principal.provider)
-    state.metrics.registered(answers)
-    told = [_registration(each) for each in answers]
+    told = [_registration(each) for each in await registered(request, principal.provider, _items)]
     good = sum(each.success for each in told)
     return TraceRegistrations(success=good, error=len(told) - good, traces=told)
 

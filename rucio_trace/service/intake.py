@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from rucio_trace.errors import TraceabilityError
+from rucio_trace.service.bodies import received
 from rucio_trace.service.problems import Busy, TooLarge, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from fastapi import Request
 
     from rucio_trace.identity import Trust
     from rucio_trace.service.app import Service
@@ -27,12 +32,15 @@ if TYPE_CHECKING:
 
     _Add = Callable[[Sequence["Judged"], str | None], list[Registration]]
 
-__all__ = ["GROUP_TRACES", "THREADS", "Intake", "adding", "judging", "trusted"]
+__all__ = ["GROUP_TRACES", "THREADS", "Intake", "adding", "registered", "trusted"]
 
 GROUP_TRACES = 1_000
 """A transaction of so many takes well below a second, which is what a small request behind it waits."""
 
 THREADS = 1  # several would share what waits into small groups, each with a commit, and take turns at the store's lock
+
+_GATHER_SECONDS: Final = 0.01
+"""Where several clients come at a time, a moment's wait makes one transaction of twice as many requests."""
 
 LOG = logging.getLogger("rucio-trace.service")
 
@@ -41,9 +49,15 @@ LOG = logging.getLogger("rucio-trace.service")
 class _Slice:
     """A part of a request, and who waits for its answers."""
 
-    items: Sequence[Judged]
+    judged: Callable[[], Sequence[Judged]]
+    count: int
     provider: str | None
-    future: Future[list[Registration]] = field(default_factory=Future)
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[list[Registration]]
+
+
+_Part = tuple["Callable[[], Sequence[Judged]]", int]  # and how many traces it counts as
+_Read = tuple[_Slice, "Sequence[Judged]"]
 
 
 class Intake:
@@ -70,9 +84,21 @@ class Intake:
             Busy, TooLarge, Unavailable: nothing of them was queued.
             TraceabilityError: the store did not answer; repeating all of them is safe.
         """
-        slices = self._queue(items, provider)
+        parts = [items[start : start + GROUP_TRACES] for start in range(0, len(items), GROUP_TRACES)]
+        return await self._answers([(partial(list, part), len(part)) for part in parts], provider)
+
+    async def register_unread(self, judge: Callable[[], Sequence[Judged]], provider: str | None) -> list[Registration]:
+        """The answers to what *judge* finds in a small request, which counts as one trace: it is asked by the thread.
+
+        Raises:
+            Busy, Unavailable, TraceabilityError: as `register`, and what *judge* raises.
+        """
+        return await self._answers([(judge, 1)], provider)
+
+    async def _answers(self, parts: Sequence[_Part], provider: str | None) -> list[Registration]:
+        slices = self._queue(parts, provider)
         answers = await asyncio.gather(
-            *(asyncio.wrap_future(each.future) for each in slices),
+            *(each.future for each in slices),
             return_exceptions=True,  # of none the answer may be missed
         )
         found: list[Registration] = []
@@ -95,17 +121,18 @@ class Intake:
         for thread in self._threads:
             thread.join()
 
-    def _queue(self, items: Sequence[Judged], provider: str | None) -> list[_Slice]:
-        if len(items) > self._most:
-            raise TooLarge("traces", expected=f"at most {self._most}", found=str(len(items)))
-        parts = [items[start : start + GROUP_TRACES] for start in range(0, len(items), GROUP_TRACES)]
-        slices = [_Slice(part, provider) for part in parts]
+    def _queue(self, parts: Sequence[_Part], provider: str | None) -> list[_Slice]:
+        total = sum(count for _, count in parts)
+        if total > self._most:
+            raise TooLarge("traces", expected=f"at most {self._most}", found=str(total))
+        loop = asyncio.get_running_loop()
+        slices = [_Slice(judged, count, provider, loop, loop.create_future()) for judged, count in parts]
         with self._changed:
             if self._closed:
                 raise Unavailable("service", expected="one that goes on", found="one that is ending")
-            if self._held + len(items) > self._most:
+            if self._held + total > self._most:
                 raise Busy("traces that wait", expected=f"at most {self._most}", found=f"{self._held} already")
-            self._hold(len(items))
+            self._hold(total)
             self._waiting.extend(slices)
             while len(self._threads) < THREADS:
                 self._threads.append(threading.Thread(target=self._work, name="intake"))
@@ -114,20 +141,24 @@ class Intake:
         return slices
 
     def _work(self) -> None:
-        while group := self._next():
-            if standing := [each for each in group if each.future.set_running_or_notify_cancel()]:
-                self._answer(standing)
+        several = False
+        while group := self._next(gather=several):
+            several = len(group) > 1
+            self._answer(_read(each for each in group if not each.future.cancelled()))
             with self._changed:
-                self._hold(-sum(len(each.items) for each in group))
+                self._hold(-sum(each.count for each in group))
 
     def _hold(self, more: int) -> None:
         self._held += more
         self._tell(self._held)
 
-    def _next(self) -> list[_Slice]:
-        """The slices to register at once; none when all is done."""
+    def _next(self, *, gather: bool) -> list[_Slice]:
+        """The slices to register at once, those of the next moment among them where told to; none when all is done."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
+        if gather:
+            time.sleep(_GATHER_SECONDS)
+        with self._changed:
             group: list[_Slice] = []
             while self._waiting and (not group or self._fits(group)):
                 group.append(self._waiting.popleft())
@@ -136,24 +167,51 @@ class Intake:
     def _fits(self, group: list[_Slice]) -> bool:
         """Whether the next slice may join."""
         following = self._waiting[0]
-        traces = sum(len(each.items) for each in group) + len(following.items)
+        traces = sum(each.count for each in group) + following.count
         return traces <= GROUP_TRACES and following.provider == group[0].provider
 
-    def _answer(self, group: list[_Slice]) -> None:
-        items = [item for each in group for item in each.items]
+    def _answer(self, group: Sequence[_Read]) -> None:
+        if not group:
+            return
+        waiting = [each for each, _ in group]
         try:
-            answers = iter(self._add(items, group[0].provider))
+            answers = iter(self._add([item for _, judged in group for item in judged], waiting[0].provider))
         except Exception as error:  # whoever waits gets it; the thread serves others too
             if len(group) == 1 or isinstance(error, TraceabilityError):
-                for each in group:
-                    each.future.set_exception(error)
+                _tell(waiting, [error] * len(group))
             else:  # a bug that one of them meets is not the others'
                 LOG.exception("a group of %d requests is registered one by one", len(group))
                 for each in group:
                     self._answer([each])
         else:
-            for each in group:
-                each.future.set_result([next(answers) for _ in each.items])
+            _tell(waiting, [[next(answers) for _ in judged] for _, judged in group])
+
+
+def _read(group: Iterable[_Slice]) -> list[_Read]:
+    """What is in each; whoever sent what cannot be read is told so."""
+    found: list[_Read] = []
+    for each in group:
+        try:
+            found.append((each, each.judged()))
+        except Exception as error:  # noqa: BLE001 - as above
+            _tell([each], [error])
+    return found
+
+
+def _tell(group: Sequence[_Slice], answers: Sequence[list[Registration] | Exception]) -> None:
+    """Wake the event loop once for all of them."""
+    with suppress(RuntimeError):  # it was closed, and nobody waits any more
+        group[0].loop.call_soon_threadsafe(_settle, group, answers)
+
+
+def _settle(group: Sequence[_Slice], answers: Sequence[list[Registration] | Exception]) -> None:
+    for each, answer in zip(group, answers, strict=True):
+        if each.future.cancelled():
+            continue
+        if isinstance(answer, Exception):
+            each.future.set_exception(answer)
+        else:
+            each.future.set_result(answer)
 
 
 def trusted(service: Service) -> Trust:
@@ -170,17 +228,28 @@ def trusted(service: Service) -> Trust:
     return trust
 
 
-def judging(service: Service, intake: Intake) -> Callable[[Iterable[Item]], list[Judged]]:
-    """How items are judged before they wait: one after another as they are parsed, while they are in the caches.
+async def registered(
+    request: Request, provider: str | None, read: Callable[[Iterator[bytes]], Iterable[Item]]
+) -> list[Registration]:
+    """What became of the items that *read* finds in the body of *request*, once all that are stored are durable.
 
-    By whom is trusted then: a body may have taken minutes to come. And only if there is room in *intake*.
+    They are judged one after another as they are parsed, while they are in the caches; and whom to trust is asked then,
+    since a body may have taken minutes to come.
     """
+    service: Service = request.app.state.service
+    intake: Intake = request.app.state.intake
 
-    def judge(items: Iterable[Item]) -> list[Judged]:
-        intake.check_room()
-        return service.store.judge(items, trusted(service), allow_stale_crl=service.allow_stale_crl)
+    def judged(pieces: Iterator[bytes]) -> list[Judged]:
+        return service.store.judge(read(pieces), trusted(service), allow_stale_crl=service.allow_stale_crl)
 
-    return judge
+    body = await received(request)
+    intake.check_room()
+    if body.small:
+        answers = await intake.register_unread(lambda: judged(body.pieces()), provider)
+    else:
+        answers = await intake.register(await body.parsed(judged), provider)
+    request.app.state.metrics.registered(answers)
+    return answers
 
 
 def adding(service: Service) -> _Add:

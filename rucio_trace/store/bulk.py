@@ -5,7 +5,12 @@ That is COPY on PostgreSQL, one prepared statement on SQLite, statements of many
 
 from __future__ import annotations
 
+import re
+from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.dialects import postgresql
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,8 +22,7 @@ __all__ = ["insert_rows", "insert_values"]
 
 def insert_rows(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
     """Insert *rows*, each with a value for every column, in the connection's transaction."""
-    names = [column.name for column in table.columns]
-    insert_values(connection, table, ([row[name] for name in names] for row in rows))
+    insert_values(connection, table, map(itemgetter(*(column.name for column in table.columns)), rows))
 
 
 def insert_values(connection: Connection, table: Table, rows: Iterable[Sequence[Any]]) -> None:
@@ -26,8 +30,11 @@ def insert_values(connection: Connection, table: Table, rows: Iterable[Sequence[
     columns = ", ".join(column.name for column in table.columns)
     driver = connection.connection.driver_connection
     assert driver is not None
-    if connection.dialect.name == "postgresql":  # psycopg knows all our types by itself
-        with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
+    if connection.dialect.name == "postgresql":
+        # Binary takes a third of the time of text here, and less of the database's.
+        statement = f"COPY {table.name} ({columns}) FROM STDIN (FORMAT BINARY)"
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types(_postgresql_types(table))
             for row in rows:
                 copy.write_row(row)
         return
@@ -38,6 +45,13 @@ def insert_values(connection: Connection, table: Table, rows: Iterable[Sequence[
     cursor = driver.cursor()
     cursor.executemany(f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", values)  # noqa: S608 our names
     cursor.close()
+
+
+@cache
+def _postgresql_types(table: Table) -> list[str]:
+    """As PostgreSQL names them, without lengths and collations."""
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    return [re.split(r"\(| collate", column.type.compile(dialect).lower())[0] for column in table.columns]
 
 
 def _converters(connection: Connection, table: Table) -> list[Callable[[Any], Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, delete, insert, select, update
+from sqlalchemy import bindparam, case, delete, insert, select, update
 
 from rucio_trace.store.tables import counts, head, traces
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import BindParameter, Column, Connection
 
     from rucio_trace.store.read import Reader
 
@@ -39,15 +39,29 @@ def add_counts(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
         key = (row["event"], row["rse"] or "", row["provider"] or "")
         found.setdefault(key, []).append(row["position"])
     for (event, rse, provider), positions in sorted(found.items()):
-        new = {
-            "traces": counts.c.traces + len(positions),
-            "first": case((counts.c.first > positions[0], positions[0]), else_=counts.c.first),
-            "last": case((counts.c.last < positions[-1], positions[-1]), else_=counts.c.last),
-        }
-        place = (counts.c.event == event) & (counts.c.rse == rse) & (counts.c.provider == provider)
-        if not connection.execute(update(counts).where(place).values(new)).rowcount:
+        of = {"of_event": event, "of_rse": rse, "of_provider": provider}
+        more = {"more": len(positions), "from": positions[0], "to": positions[-1]}
+        if not connection.execute(_ADD, of | more).rowcount:
             first = {"traces": len(positions), "first": positions[0], "last": positions[-1]}
             connection.execute(insert(counts).values(event=event, rse=rse, provider=provider, **first))
+
+
+def _given(name: str, of: Column[Any]) -> BindParameter[Any]:
+    return bindparam(name, type_=of.type)
+
+
+_FROM, _TO = _given("from", counts.c.first), _given("to", counts.c.last)
+_ADD = (
+    update(counts)
+    .where(counts.c.event == _given("of_event", counts.c.event))
+    .where(counts.c.rse == _given("of_rse", counts.c.rse))
+    .where(counts.c.provider == _given("of_provider", counts.c.provider))
+    .values(
+        traces=counts.c.traces + _given("more", counts.c.traces),
+        first=case((counts.c.first > _FROM, _FROM), else_=counts.c.first),
+        last=case((counts.c.last < _TO, _TO), else_=counts.c.last),
+    )
+)
 
 
 def move_count(connection: Connection, of: tuple[str, str | None, str | None], provider: str | None, at: int) -> None:

@@ -75,13 +75,17 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """A connection in a transaction that commits at the end, or leaves no mark."""
+    def writing(self, *settings: str) -> Iterator[Connection]:
+        """A connection in a transaction that commits at the end, or leaves no mark.
+
+        *settings* of PostgreSQL, such as "jit = off", are for this transaction alone.
+        """
         with self._failures_named(), self._connect() as connection:
             connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
             with connection.begin():
                 if self.kind == "postgresql":
-                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{WAIT_SECONDS}s'")
+                    given = (f"lock_timeout = '{WAIT_SECONDS}s'", *settings)
+                    connection.exec_driver_sql("; ".join(f"SET LOCAL {setting}" for setting in given))
                 yield connection
 
     def create_file(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import select
 
 from rucio_trace.store.errors import TooMuchEvidence
-from rucio_trace.store.read import KEYS_A_QUERY, Reader, batches, bearing, named, of_dids
+from rucio_trace.store.read import KEYS_A_QUERY, Reader, among, batches, bearing, named, of_dids
 from rucio_trace.store.tables import traces
 from rucio_trace.trace import HEX_DIGITS, STRONG
 
@@ -92,7 +92,7 @@ class _Collection:
         new = [
             stored
             for some in batches(missing, KEYS_A_QUERY)
-            for stored in self._reader.read(self._connection, traces.c.position.in_(some))
+            for stored in self._reader.read(self._connection, among(traces.c.position, some))
         ]
         self._found.update((stored.position, stored) for stored in new)
         return new
@@ -116,7 +116,7 @@ class _Collection:
         while unasked:
             ids, unasked = {stored.id for stored in unasked}, []
             for some in batches(ids, KEYS_A_QUERY):
-                unasked += self.add(traces.c.revokes.in_(some))
+                unasked += self.add(among(traces.c.revokes, some))
 
     def in_order(self) -> list[Stored]:
         return [self._found[position] for position in sorted(self._found)]

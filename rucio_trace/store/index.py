@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sqlalchemy import delete, func, select
 
 from rucio_trace.store.bulk import insert_values
-from rucio_trace.store.read import batches, prefix
+from rucio_trace.store.read import batches, prefixes
 from rucio_trace.store.tables import contents, traces, unindexed
 from rucio_trace.store.texts import insert_texts
 
@@ -41,15 +41,14 @@ class Findable(NamedTuple):
 
 def insert(connection: Connection, new: Mapping[int, Findable]) -> None:
     """Let *new* traces be found, by their positions."""
-    _insert_members(connection, {(prefix(d), position) for position, of in new.items() for d in of.members})
+    _insert_members(connection, {(known, position) for position, of in new.items() for known in prefixes(of.members)})
     insert_texts(connection, {position: (of.name, of.words) for position, of in new.items()})
 
 
 def defer(connection: Connection, new: Mapping[int, Findable]) -> None:
     """Leave to `index` what `insert` would do."""
     rows = (
-        (position, " ".join([str(prefix(digest)) for digest in of.members]), " ".join(sorted(of.words)))
-        for position, of in new.items()
+        (position, " ".join(map(str, prefixes(of.members))), " ".join(sorted(of.words))) for position, of in new.items()
     )
     insert_values(connection, unindexed, rows)
 
@@ -62,7 +61,7 @@ def index(database: Database) -> bool:
     with database.reading() as connection:
         if connection.execute(select(unindexed.c.position).limit(1)).first() is None:
             return False
-    with database.writing() as connection:
+    with database.writing(*_SETTINGS) as connection:
         count = _index_within(connection) if database.kind == "postgresql" else _index(connection)
     return count == _TRACES_AT_ONCE
 
@@ -84,6 +83,10 @@ def _index(connection: Connection) -> int:
         connection.execute(delete(unindexed).where(unindexed.c.position.in_(some)))
     return len(waiting)
 
+
+# Of these few rows the planner knows nothing, and could rather read the whole of `traces`; and having no better way
+# than one that it is told not to take, it would compile it each time, which took a quarter of both cores.
+_SETTINGS: Final = ("enable_hashjoin = off", "enable_mergejoin = off", "enable_seqscan = off", "jit = off")
 
 # As `_index`, for which the rows need not leave the database: on two busy cores a third of the time.
 _WITHIN: Final = """
@@ -109,9 +112,6 @@ WITH picked AS MATERIALIZED (
 
 
 def _index_within(connection: Connection) -> int:
-    # Of these few rows the planner knows nothing, and could rather read the whole of `traces`.
-    connection.exec_driver_sql("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
-    connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
     return int(connection.exec_driver_sql(_WITHIN, {"most": _TRACES_AT_ONCE}).scalar_one())
 
 

@@ -92,7 +92,7 @@ def insert_lists(connection: Connection, new: Mapping[int, SignedList], private:
             series = hashlib.sha256(series + private.encode()).digest()[:_SERIES_BYTES]
         insert_rows(connection, list_pieces, [{"position": position, **piece} for piece in given.pieces])
         for some in batches(given.products, KEYS_A_QUERY):
-            connection.execute(delete(lines).where(among(connection, lines.c.product, some), lines.c.series == series))
+            connection.execute(delete(lines).where(among(lines.c.product, some), lines.c.series == series))
         rows = [
             {"product": product, "series": series, "position": position, "line": number}
             for number, product in enumerate(given.products)
@@ -130,7 +130,7 @@ def proven(connection: Connection, reader: Reader, keys: Collection[ProductKey])
     rows = [
         row
         for some in batches(by_print, KEYS_A_QUERY)
-        for row in connection.execute(query.where(among(connection, lines.c.product, some)))
+        for row in connection.execute(query.where(among(lines.c.product, some)))
     ]
     if not rows:
         return {}

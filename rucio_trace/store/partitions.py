@@ -58,6 +58,7 @@ def convert(connection: Connection) -> None:
             run(definition)
     run(f"ALTER TABLE traces ATTACH PARTITION {_FIRST} FOR VALUES FROM (MINVALUE) TO ({bound})")
     run(f"ALTER TABLE {_FIRST} DROP CONSTRAINT {_BOUND}")
+    _pack_with_lz4(connection, _FIRST)
     _grant_as_before(connection)
 
 
@@ -68,7 +69,15 @@ def ensure(connection: Connection) -> None:
         name = f"traces_{end // TRACES_A_PARTITION}"
         run = connection.exec_driver_sql
         run(f"CREATE TABLE {name} (LIKE {_FIRST} INCLUDING DEFAULTS INCLUDING INDEXES)")
+        _pack_with_lz4(connection, name)
         run(f"ALTER TABLE traces ATTACH PARTITION {name} FOR VALUES FROM ({end}) TO ({end + TRACES_A_PARTITION})")
+
+
+def _pack_with_lz4(connection: Connection, table: str) -> None:
+    """Of rows beyond 2 KB PostgreSQL packs the message: by LZ4 that takes half the time and is a fifth smaller."""
+    has = "SELECT 'lz4' = ANY(enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
+    if connection.exec_driver_sql(has).scalar():  # since 14, where the server was built with it
+        connection.exec_driver_sql(f"ALTER TABLE {table} ALTER message SET COMPRESSION lz4")
 
 
 def suffice(connection: Connection) -> bool:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from itertools import islice
+from struct import unpack
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import bindparam, false, func, select
+from sqlalchemy import Boolean, ColumnElement, bindparam, false, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.visitors import InternalTraversal
 
 from rucio_trace.joining import linked
 from rucio_trace.store.errors import CorruptRow, TooMuchEvidence
@@ -23,14 +26,25 @@ from rucio_trace.trace import HEX_DIGITS, STRONG, Event
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from sqlalchemy import ColumnElement, Connection, Row, Select
+    from sqlalchemy import Column, Connection, Row, Select
 
     from rucio_trace.store.histories import MayJoin
     from rucio_trace.store.records import Stored
     from rucio_trace.trace import ProductKey
 
 
-__all__ = ["KEYS_A_QUERY", "Reader", "among", "batches", "bearing", "named", "of_dids", "prefix", "with_prefix"]
+__all__ = [
+    "KEYS_A_QUERY",
+    "Lookup",
+    "Reader",
+    "among",
+    "batches",
+    "bearing",
+    "named",
+    "of_dids",
+    "prefixes",
+    "with_prefix",
+]
 
 KEYS_A_QUERY: Final = 500
 """Values in one IN: planning time grows with them, and SQLite takes 32,766."""
@@ -171,7 +185,7 @@ class Reader:
         links = {id_: stored for stored in own if (id_ := linked(stored.trace.statement)) is not None}
         found: dict[int, Stored] = {}
         for some in batches(links, KEYS_A_QUERY):
-            condition = traces.c.id.in_(some) & traces.c.did.is_(None)
+            condition = among(traces.c.id, some) & traces.c.did.is_(None)
             found |= {stored.position: stored for stored in self.read(connection, condition)}
         spoken = [*(stored.trace.statement for stored in found.values())]
         digests = {digest for s in spoken for digest in (s.hash, *s.digests.values()) if len(digest) >= _STRONG_DIGITS}
@@ -199,7 +213,7 @@ class Reader:
             self._certificates = known = {}  # another thread may still be reading from the old one
         missing = wanted - known.keys()
         for some in batches(missing, KEYS_A_QUERY):
-            query = select(certificates).where(certificates.c.fingerprint.in_(some))
+            query = select(certificates).where(among(certificates.c.fingerprint, some))
             for fingerprint, certificate in connection.execute(query):
                 if hashlib.sha256(certificate).digest() != fingerprint:
                     found = hashlib.sha256(certificate).hexdigest()
@@ -215,21 +229,55 @@ def batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
-def among(connection: Connection, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
+class Lookup:
+    """A question by keys that is asked again and again: to make it anew takes longer than to answer it."""
+
+    def __init__(self, key: Column[Any], *columns: Column[Any]) -> None:
+        """Rows are of *key* and *columns*."""
+        query = select(key, *columns)
+        self._listed = query.where(key.in_(bindparam("keys", expanding=True)))
+        self._array = query.where(key == func.any(bindparam("keys", type_=ARRAY(key.type))))
+
+    def rows(self, connection: Connection, keys: Iterable[Any]) -> Iterator[Row[Any]]:
+        query = self._array if connection.dialect.name == "postgresql" else self._listed
+        for some in batches(keys, KEYS_A_QUERY):
+            yield from connection.execute(query, {"keys": some})
+
+
+class among(ColumnElement[bool]):  # noqa: N801 - reads as a function, and is used as one
     """*column* has one of *values*: one array on PostgreSQL, where each value of a list costs more than its row."""
-    if connection.dialect.name != "postgresql":
-        return column.in_(values)
-    return column == func.any(bindparam(None, list(values), type_=ARRAY(column.type), unique=True))
+
+    inherit_cache = True
+    type = Boolean()
+    _traverse_internals = [  # noqa: RUF012 - as SQLAlchemy wants it
+        ("listed", InternalTraversal.dp_clauseelement),
+        ("array", InternalTraversal.dp_clauseelement),
+    ]
+
+    def __init__(self, column: ColumnElement[Any], values: Iterable[Any]) -> None:
+        wanted = list(values)
+        self.listed = column.in_(wanted)
+        self.array = column == func.any(bindparam(None, wanted, type_=ARRAY(column.type), unique=True))
+
+
+@compiles(among)
+def _as_list(element: among, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.listed, **options))
+
+
+@compiles(among, "postgresql")
+def _as_array(element: among, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.array, **options))
 
 
 def named(names: Collection[str]) -> ColumnElement[bool]:
     """Traces of files with one of these base names."""
-    return traces.c.name.in_([indexable(name) for name in names])
+    return among(traces.c.name, [indexable(name) for name in names])
 
 
 def of_dids(dids: Collection[str]) -> ColumnElement[bool]:
     """Traces of the products of these DIDs, in any Rucio."""
-    return traces.c.did.in_([indexable(did) for did in dids])
+    return among(traces.c.did, [indexable(did) for did in dids])
 
 
 def with_prefix(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
@@ -248,16 +296,16 @@ def bearing(hexadecimal: Collection[str], *, of_content: bool | None) -> ColumnE
         wanted = [bytes.fromhex(digest) for digest in hexadecimal]
     except ValueError:
         return false()  # what is no hexadecimal text is nobody's digest
-    condition: ColumnElement[bool] = digests.c.digest.in_(wanted)
+    condition: ColumnElement[bool] = among(digests.c.digest, wanted)
     if of_content is not None:
         condition &= digests.c.of_content == of_content
     sets = select(digests.c.digest_set).where(condition)
     if of_content is False:
         return traces.c.digest_set.in_(sets)
-    members = select(contents.c.digest_set).where(contents.c.prefix.in_([prefix(digest) for digest in wanted]))
+    members = select(contents.c.digest_set).where(among(contents.c.prefix, prefixes(wanted)))
     return traces.c.digest_set.in_(sets.union_all(members))
 
 
-def prefix(digest: bytes) -> int:
-    """By what `contents` knows a member's digest; 64 bits, so that strangers are met by design alone."""
-    return int.from_bytes(digest[:8], "big", signed=True)
+def prefixes(digests: Collection[bytes]) -> tuple[int, ...]:
+    """By what `contents` knows members' digests; 64 bits, so that strangers are met by design alone."""
+    return unpack(f">{len(digests)}q", b"".join([digest[:8].ljust(8, b"\0") for digest in digests]))

@@ -6,10 +6,9 @@ is there by now, and the inserts; so no reader ever meets a position below one t
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import func, literal_column, select, update
+from sqlalchemy import bindparam, update
 
 from rucio_trace import certificates as x509
 from rucio_trace.batch import needs_list
@@ -19,27 +18,28 @@ from rucio_trace.faults import Uncertain, Unsigned
 from rucio_trace.statement import SCHEMA
 from rucio_trace.store import index
 from rucio_trace.store.bulk import insert_rows
+from rucio_trace.store.clock import lock_head
 from rucio_trace.store.counts import add_counts, move_count
 from rucio_trace.store.cycles import Ancestry
-from rucio_trace.store.errors import CorruptRow
 from rucio_trace.store.index import Findable
 from rucio_trace.store.lists import SignedList, insert_lists, to_list
-from rucio_trace.store.read import KEYS_A_QUERY, among, batches
+from rucio_trace.store.read import Lookup
 from rucio_trace.store.records import Item, Outcome, Registration
 from rucio_trace.store.rows import Entry, fingerprint, to_entry
 from rucio_trace.store.tables import certificates, digest_sets, digests, head, inputs, traces
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
+    from datetime import datetime
 
-    from sqlalchemy import Column, Connection
+    from sqlalchemy import Connection
 
     from rucio_trace.envelope import Trace
     from rucio_trace.faults import Fault
     from rucio_trace.identity import Trust
     from rucio_trace.store.database import Database
 
-__all__ = ["Judged", "Terms", "add", "clock", "judge", "refusal"]
+__all__ = ["Judged", "Terms", "add", "judge", "refusal"]
 
 
 class _Known(NamedTuple):
@@ -50,15 +50,24 @@ class _Known(NamedTuple):
     event: str
     rse: str | None
 
+    @classmethod
+    def of(cls, entry: Entry, position: int, provider: str | None) -> _Known:
+        columns = entry.columns
+        return cls(position, columns["certificate"], entry.trace.message, provider, columns["event"], columns["rse"])
+
 
 _Registered = dict[str, list[_Known]]  # by id; several only where members of the Traceability Service signed one text
 
 
 class Judged(NamedTuple):
-    """A trace, and what would be stored of it or why it is not taken; `add` has the last word."""
+    """A trace, and what would be stored of it or why it is not taken; `add` has the last word unless it is `hopeless`.
+
+    What is hopeless can never be stored, so that it cannot be there already.
+    """
 
     trace: Trace
     found: Entry | Registration
+    hopeless: bool = False
 
 
 class Terms(NamedTuple):
@@ -78,34 +87,26 @@ class Terms(NamedTuple):
         return known.provider in self.private and not self.hidden
 
 
-def judge(database: Database, items: Iterable[Item], trust: Trust | None, *, allow_stale_crl: bool) -> list[Judged]:
-    """See `Store.judge`."""
-    with database.reading() as connection:
-        now = clock(connection)
-    return [
-        Judged(item.trace, refusal(item.trace) or _judge(item, trust, now, allow_stale_crl=allow_stale_crl))
-        for item in items
-    ]
+def judge(items: Iterable[Item], trust: Trust | None, now: datetime, *, allow_stale_crl: bool) -> list[Judged]:
+    """See `Store.judge`; *now* is the time by which certificates are judged."""
+    return [_judged(item, trust, now, allow_stale_crl=allow_stale_crl) for item in items]
+
+
+def _judged(item: Item, trust: Trust | None, now: datetime, *, allow_stale_crl: bool) -> Judged:
+    if refused := refusal(item.trace):
+        return Judged(item.trace, refused, hopeless=True)
+    return Judged(item.trace, _judge(item, trust, now, allow_stale_crl=allow_stale_crl))
 
 
 def add(database: Database, judged: Sequence[Judged], terms: Terms) -> list[Registration]:
     """See `Store.add`."""
-    readable = [refusal(each.trace) is None for each in judged]
+    if any(isinstance(each.found, Entry) for each in judged):
+        # In the first minutes of a store PostgreSQL does not know how many traces there are, and would read them all.
+        with database.writing("enable_seqscan = off", "jit = off") as connection:
+            return _add(connection, judged, terms)
     with database.reading() as connection:
-        known = _registered(connection, [each.trace.id for each, can in zip(judged, readable, strict=True) if can])
-    answers: list[Registration | None] = []
-    entries: dict[int, Entry] = {}
-    for number, (trace, found) in enumerate(judged):
-        answer = _answer_known(trace, known) if readable[number] else None
-        if isinstance(found, Entry) and (answer is None or _opened(trace, known, terms)):
-            entries[number] = found
-        answers.append(answer or (found if isinstance(found, Registration) else None))
-    if entries:
-        with database.writing() as connection:
-            added = _add(connection, list(entries.values()), terms)
-        for number, new in zip(entries, added, strict=True):
-            answers[number] = new
-    return [answer for answer in answers if answer is not None]
+        known = _registered(connection, judged)
+    return [_answer(each, known) or each.found for each in judged]  # type: ignore[misc] # none is an Entry
 
 
 def refusal(trace: Trace) -> Registration | None:
@@ -122,22 +123,28 @@ def _refused(id_: str, outcome: Outcome, faults: tuple[Fault, ...]) -> Registrat
     return Registration(id_, None, outcome, "; ".join(str(fault) for fault in faults), faults)
 
 
-def _answer_known(trace: Trace, known: _Registered) -> Registration | None:
-    """What a repeat gets: whoever was not told of a success asks again, perhaps after the certificate's end.
+def _answer(judged: Judged, known: _Registered) -> Registration | None:
+    """What can be said of it without storing it.
 
-    Not without its signature, which nobody has to whom it was not shown.
+    A repeat gets its success again: whoever was not told asks once more, perhaps after the certificate's end. Not
+    without its signature, which nobody has to whom it was not shown.
     """
-    for row in known.get(trace.id, ()):
-        if row.message != trace.message:
-            return Registration(trace.id, None, Outcome.CONFLICT, "this id is registered with another message")
-    row_ = _same(trace, known)
-    return None if row_ is None else Registration(trace.id, row_.position, Outcome.KNOWN)
+    trace = judged.trace
+    if not judged.hopeless:
+        for row in known.get(trace.id, ()):
+            if row.message != trace.message:
+                return Registration(trace.id, None, Outcome.CONFLICT, "this id is registered with another message")
+        if (row_ := _same(trace, known)) is not None:
+            return Registration(trace.id, row_.position, Outcome.KNOWN)
+    return judged.found if isinstance(judged.found, Registration) else None
 
 
 def _same(trace: Trace, known: _Registered) -> _Known | None:
     """The trace as it is stored, if this is one, truly signed."""
+    if (rows := known.get(trace.id)) is None:
+        return None
     certificate = fingerprint(trace.certificate)
-    for row in known.get(trace.id, ()):
+    for row in rows:
         if (row.message, row.certificate) == (trace.message, certificate) and _signed(trace):
             return row
     return None
@@ -191,41 +198,36 @@ def _check_signature(trace: Trace) -> None:
         raise Refuted(f"signature of trace {trace.id}", expected="one of its text and certificate", found="another")
 
 
-def _add(connection: Connection, entries: Sequence[Entry], terms: Terms) -> list[Registration]:
+def _add(connection: Connection, judged: Sequence[Judged], terms: Terms) -> list[Registration]:
     """Insert what is not there yet; the head's lock is held until the transaction ends."""
-    position = connection.scalar(select(head.c.position).with_for_update())
-    if position is None:
-        raise CorruptRow("none", "table trace_head", "one row", "none")
-    now = clock(connection)
-    known = _registered(connection, [entry.id for entry in entries])
+    position, now = lock_head(connection)
+    known = _registered(connection, judged)
+    entries = [each.found for each in judged if isinstance(each.found, Entry)]
     ancestry = Ancestry(connection, entries, set(terms.private) - {terms.provider})
     answers: list[Registration] = []
     new: dict[int, Entry] = {}
-    for entry in entries:
-        answer = _answer_known(entry.trace, known)
-        if hidden := _opened(entry.trace, known, terms):
-            _open(connection, hidden, terms.provider)
-        if answer is None and ancestry.closes_circle(entry):
-            answer = Registration(entry.id, None, Outcome.REFUSED, "its product would be made from itself")
-        if answer is None:
-            position += 1
-            new[position] = entry
-            columns = entry.columns
-            row = _Known(
-                position,
-                columns["certificate"],
-                entry.trace.message,
-                terms.provider,
-                columns["event"],
-                columns["rse"],
-            )
-            known.setdefault(entry.id, []).append(row)
-            answer = Registration(entry.id, position, Outcome.STORED)
+    for each in judged:
+        answer = _answer(each, known)
+        entry = each.found
+        if isinstance(entry, Entry):
+            if hidden := _opened(entry.trace, known, terms):
+                _open(connection, hidden, terms.provider)
+            if answer is None and ancestry.closes_circle(entry):
+                answer = Registration(entry.id, None, Outcome.REFUSED, "its product would be made from itself")
+            if answer is None:
+                position += 1
+                new[position] = entry
+                known.setdefault(entry.id, []).append(_Known.of(entry, position, terms.provider))
+                answer = Registration(entry.id, position, Outcome.STORED)
+        assert answer is not None
         answers.append(answer)
     if new:
         _insert(connection, new, now, terms)
-        connection.execute(update(head).values(position=position))
+        connection.execute(_MOVE_HEAD, {"position": position})
     return answers
+
+
+_MOVE_HEAD = update(head).values(position=bindparam("position"))
 
 
 def _open(connection: Connection, known: _Known, provider: str | None) -> None:
@@ -237,7 +239,7 @@ def _open(connection: Connection, known: _Known, provider: str | None) -> None:
 
 def _insert(connection: Connection, new: dict[int, Entry], now: datetime, terms: Terms) -> None:
     ders = {fingerprint: der for entry in new.values() for fingerprint, der in entry.certificates.items()}
-    there = _existing(connection, certificates.c.fingerprint, certificates.c.fingerprint, ders)
+    there = {fingerprint for (fingerprint,) in _CERTIFICATES.rows(connection, ders)}
     missing = [{"fingerprint": key, "certificate": der} for key, der in ders.items() if key not in there]
     if missing:
         insert_rows(connection, certificates, missing)
@@ -275,7 +277,7 @@ def _insert_digests(
 ) -> dict[bytes, int]:
     """The ids of the entries' digest sets, by fingerprint; those not there yet are added."""
     first = {entry.digest_set: position for position, entry in reversed(new.items())}
-    sets = _existing(connection, digest_sets.c.fingerprint, digest_sets.c.id, first)
+    sets: dict[bytes, int] = dict(tuple(row) for row in _SETS.rows(connection, first))
     added = {fingerprint: position for fingerprint, position in first.items() if fingerprint not in sets}
     if added:
         insert_rows(connection, digest_sets, [{"id": id_, "fingerprint": key} for key, id_ in added.items()])
@@ -288,33 +290,13 @@ def _insert_digests(
     return sets | added
 
 
-def _existing(
-    connection: Connection, key: Column[Any], value: Column[Any], wanted: Iterable[bytes]
-) -> dict[bytes, Any]:
-    found: dict[bytes, Any] = {}
-    for some in batches(wanted, KEYS_A_QUERY):
-        found.update(tuple(row) for row in connection.execute(select(key, value).where(among(connection, key, some))))
-    return found
-
-
-def _registered(connection: Connection, ids: Iterable[str]) -> _Registered:
+def _registered(connection: Connection, judged: Iterable[Judged]) -> _Registered:
     found: _Registered = {}
-    columns = (traces.c.id, *(traces.c[name] for name in _Known._fields))
-    for some in batches(dict.fromkeys(ids), KEYS_A_QUERY):
-        for id_, *rest in connection.execute(select(*columns).where(among(connection, traces.c.id, some))):
-            found.setdefault(id_, []).append(_Known(*rest))
+    for id_, *rest in _KNOWN.rows(connection, {each.trace.id for each in judged if not each.hopeless}):
+        found.setdefault(id_, []).append(_Known(*rest))
     return found
 
 
-def clock(connection: Connection) -> datetime:
-    """The database's clock at this moment: there may be many of our hosts, each with a clock of its own."""
-    if connection.dialect.name == "postgresql":
-        now = connection.scalar(select(func.clock_timestamp()))
-    elif connection.dialect.name == "mysql":
-        now = connection.execute(select(func.utc_timestamp(6))).scalar_one().replace(tzinfo=UTC)
-    else:
-        now = datetime.fromisoformat(
-            str(connection.scalar(select(func.strftime(literal_column("'%Y-%m-%dT%H:%M:%f+00:00'"), "now"))))
-        )
-    assert isinstance(now, datetime)
-    return now.astimezone(UTC)
+_KNOWN = Lookup(traces.c.id, *(traces.c[name] for name in _Known._fields))
+_CERTIFICATES = Lookup(certificates.c.fingerprint)
+_SETS = Lookup(digest_sets.c.fingerprint, digest_sets.c.id)

@@ -83,12 +83,13 @@ class Entry:
 def to_entry(trace: Trace, of_batch: SignedList | None = None) -> Entry:
     """Everything a row needs; *trace* has no faults, so that its statement is what its message says."""
     statement = trace.statement
-    certificates = {fingerprint(der): der for der in (trace.certificate, *trace.chain)}
+    ders = (trace.certificate, *trace.chain)
+    signer, *above = fingerprints = [fingerprint(der) for der in ders]
     digests, contents = _own_digests(statement), content_digests(statement)
     columns = index_columns(statement) | {
         "id": trace.id,
-        "certificate": fingerprint(trace.certificate),
-        "chain": b"".join(fingerprint(der) for der in trace.chain),
+        "certificate": signer,
+        "chain": b"".join(above),
         "message": trace.message,
         "signature": trace.signature,
         "claimed": _claimed(trace) if statement.schema is None else None,
@@ -98,7 +99,7 @@ def to_entry(trace: Trace, of_batch: SignedList | None = None) -> Entry:
         id=trace.id,
         time=parse_time(statement.time) if statement.time else None,
         columns=columns,
-        certificates=certificates,
+        certificates=dict(zip(fingerprints, ders, strict=True)),
         digests=digests,
         contents=contents,
         words=words_of(statement.name, statement.attributes),
@@ -138,8 +139,12 @@ def _own_digests(statement: Statement) -> frozenset[bytes]:
 
 def _fingerprint(own: Iterable[bytes], contents: Iterable[bytes]) -> bytes:
     """What a set of digests is known by; migration 0003 writes it too."""
-    marked = [*(bytes([len(d), False]) + d for d in own), *(bytes([len(d), True]) + d for d in contents)]
+    marked = [*(_OWN[len(d)] + d for d in own), *(_OF_CONTENT[len(d)] + d for d in contents)]
     return fingerprint(b"".join(sorted(marked)))
+
+
+_OWN: Final = [bytes([length, False]) for length in range(65)]
+_OF_CONTENT: Final = [bytes([length, True]) for length in range(65)]
 
 
 def input_digests(statement: Statement) -> frozenset[bytes]:

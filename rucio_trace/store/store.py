@@ -14,6 +14,7 @@ from sqlalchemy import select, true
 from rucio_trace.batch import needs_list
 from rucio_trace.lineage import explore
 from rucio_trace.store import evidence, index, lists, older, partitions, read, schema
+from rucio_trace.store.clock import Clock, clock
 from rucio_trace.store.copy import copy
 from rucio_trace.store.counts import Statistics, read_counts
 from rucio_trace.store.database import Database
@@ -21,7 +22,7 @@ from rucio_trace.store.histories import anybody
 from rucio_trace.store.lineage import StoredRecords
 from rucio_trace.store.protocol import TraceStore
 from rucio_trace.store.records import Item
-from rucio_trace.store.register import Terms, add, clock, judge
+from rucio_trace.store.register import Terms, add, judge
 from rucio_trace.store.search import Filters, Kind, Page, bears, condition_of, search, select_where
 from rucio_trace.store.tables import head, indexable, traces
 from rucio_trace.trace import Event
@@ -50,7 +51,7 @@ class Store(TraceStore):
     """An open store; a context manager. Every method may raise StorageError, and works again once the cause is gone."""
 
     def __init__(self, database: Database, reader: read.Reader | None = None) -> None:
-        self._database = database
+        self._database, self._clock = database, Clock(database)
         self._reader = reader or read.Reader()
 
     @classmethod
@@ -109,7 +110,7 @@ class Store(TraceStore):
 
     def judge(self, items: Iterable[Item], trust: Trust | None, *, allow_stale_crl: bool = False) -> list[Judged]:
         """What `register` does before it writes: all that takes long. *items* are taken one by one."""
-        return judge(self._database, items, trust, allow_stale_crl=allow_stale_crl)
+        return judge(items, trust, self._clock.now(), allow_stale_crl=allow_stale_crl)
 
     def add(
         self,

@@ -32,7 +32,7 @@ def insert_texts(connection: Connection, new: Mapping[int, tuple[str, Collection
     known: dict[str, list[set[str]]] = {}
     there = select(traces.c.name, texts.c.words).join(texts, texts.c.position == traces.c.position)
     for some in batches({name for name, _ in new.values()}, KEYS_A_QUERY):
-        for name, words in connection.execute(there.where(among(connection, traces.c.name, some))):
+        for name, words in connection.execute(there.where(among(traces.c.name, some))):
             known.setdefault(name, []).append(set(words))
     rows = []
     for position, (name, words) in sorted(new.items()):

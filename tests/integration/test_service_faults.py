@@ -211,7 +211,7 @@ def test_when_too_much_waits_more_is_turned_away_whole(tmp_path: Path, postgres_
         return float(next(r for r in rows if r.startswith("traceability_service_waiting_traces")).split()[-1])
 
     name = postgres_database.replace("postgresql+psycopg", "postgresql")
-    with serving(tmp_path, postgres_database, max_waiting_traces=20) as running:
+    with serving(tmp_path, postgres_database, max_waiting_traces=4) as running:
         token = running.token()
         answers: list[httpx.Response] = []
 
@@ -224,7 +224,7 @@ def test_when_too_much_waits_more_is_turned_away_whole(tmp_path: Path, postgres_
             lock.execute("SELECT * FROM trace_head FOR UPDATE")
             for thread in clients:
                 thread.start()
-            wait_until(lambda: waiting(client) == 20, "twenty waiting traces")
+            wait_until(lambda: waiting(client) == 4, "four waiting requests, each of which counts as one trace")
             made = trace()
             refused = client.post(TRACES, content=body([made]))
             assert refused.status_code == 429
@@ -236,7 +236,9 @@ def test_when_too_much_waits_more_is_turned_away_whole(tmp_path: Path, postgres_
             assert [answer.json()["stored"] for answer in answers] == [5] * 4
             assert client.get(f"{TRACES}/{made.id}").status_code == 404
             assert client.post(TRACES, content=body([made])).json()["stored"] == 1
-            assert client.post(TRACES, content=body([trace() for _ in range(21)])).status_code == 413
+            assert client.post(TRACES, content=body([trace() for _ in range(20)])).status_code == 413, (
+                "a large one by its traces"
+            )
 
 
 # ------------------------------------------------------------------------- clients that stall

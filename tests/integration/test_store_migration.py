@@ -219,3 +219,6 @@ def test_traces_go_on_in_the_next_partition(postgres_database: str) -> None:
         with store._database.reading() as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM traces_0").scalar() == 3
             assert connection.exec_driver_sql("SELECT count(*) FROM traces_2").scalar() == 4
+            packed = "SELECT attrelid::regclass::text, attcompression FROM pg_attribute WHERE attname = 'message'"
+            told = connection.exec_driver_sql(f"{packed} AND attrelid::regclass::text LIKE 'traces\\__'").all()
+            assert {tuple(row) for row in told} >= {("traces_0", "l"), ("traces_2", "l")}

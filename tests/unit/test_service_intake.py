@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from fastapi import Request
 from rucio_trace_sandbox.processes import wait_until
 
 from rucio_trace.config import Service as ServiceSettings
 from rucio_trace.envelope import Trace
 from rucio_trace.service.access import Access
 from rucio_trace.service.app import Service
-from rucio_trace.service.intake import GROUP_TRACES, THREADS, Intake, judging
-from rucio_trace.service.problems import Busy, TooLarge, Unavailable
+from rucio_trace.service.bodies import Bounded
+from rucio_trace.service.intake import GROUP_TRACES, THREADS, Intake, registered
+from rucio_trace.service.problems import BadRequest, Busy, TooLarge, Unavailable
 from rucio_trace.statement import Event, Statement
 from rucio_trace.store import Outcome, Registration, Store
 from rucio_trace.store.errors import StoreUnavailable
@@ -23,6 +27,8 @@ from rucio_trace.store.register import Judged
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from starlette.types import Message, Receive, Scope, Send
 
 
 def item(number: int) -> Judged:
@@ -197,23 +203,69 @@ def test_who_has_gone_away_is_not_waited_for(intake: Intake, gate: Gate) -> None
     wait_until(lambda: intake.held == 0, "nothing held")
 
 
-def test_whom_to_trust_is_asked_when_the_traces_have_come_and_if_there_is_room(tmp_path: Path, gate: Gate) -> None:
+def test_a_small_request_is_read_when_its_turn_comes_and_costs_itself_alone_if_it_cannot_be(
+    intake: Intake, gate: Gate
+) -> None:
+    read: list[int] = []
+
+    def judge(number: int) -> list[Judged]:
+        read.append(number)
+        if number == 5:
+            raise BadRequest("body", expected="traces", found="none")
+        return [item(number), item(number + 100)]
+
+    async def main() -> list[list[Registration] | BaseException]:
+        first = await occupied(intake, gate)
+        tasks = [asyncio.create_task(intake.register_unread(partial(judge, n), "P")) for n in range(10)]
+        await asyncio.sleep(0)
+        assert (read, intake.held) == ([], THREADS + 10)
+        gate.open.set()
+        await asyncio.gather(*first)
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = asyncio.run(main())
+    assert isinstance(answers.pop(5), BadRequest)
+    others = [n for n in range(10) if n != 5]
+    assert [[each.id for each in some] for some in answers if isinstance(some, list)] == [
+        [f"id-{n}", f"id-{n + 100}"] for n in others
+    ]
+    assert len(gate.groups) == THREADS + 1, "all the others at once"
+    wait_until(lambda: intake.held == 0, "nothing held")
+
+
+@pytest.mark.parametrize("size", [0, 100_000], ids=["small", "large"])
+def test_whom_to_trust_is_asked_when_the_traces_have_come_and_if_there_is_room(
+    tmp_path: Path, gate: Gate, size: int
+) -> None:
     """They may have taken minutes, in which a certificate may have been revoked."""
     asked: list[str] = []
     store = Store.open(f"sqlite:///{tmp_path / 'traces.db'}")
     access = Access(lambda _token: None, frozenset())
     service = Service(store, lambda: asked.append("trust"), False, access, ServiceSettings())  # type: ignore[func-returns-value]
     intake = Intake(gate.register, 1)
-    judge = judging(service, intake)
-    assert not asked
-    with pytest.raises(Unavailable):
-        judge([])
-    assert asked.pop()
+    state = SimpleNamespace(service=service, intake=intake)
+
+    async def post() -> None:
+        async def app(scope: Scope, receive: Receive, _send: Send) -> None:
+            await registered(Request(scope, receive), "P", lambda _pieces: [])
+
+        async def receive() -> Message:
+            assert not asked, "before the body has come"
+            return {"type": "http.request", "body": b" " * size}
+
+        async def send(_message: Message) -> None:
+            pass
+
+        scope = {"type": "http", "headers": [], "app": SimpleNamespace(state=state)}
+        await Bounded(app, service.settings)(scope, receive, send)
 
     async def main() -> None:
+        with pytest.raises(Unavailable, match="nobody"):
+            await post()
+        assert asked.pop()
         first = await occupied(intake, gate)
         with pytest.raises(Busy):
-            judge([])
+            await post()
         assert not asked
         gate.open.set()
         await asyncio.gather(*first)

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from rucio_trace.service.access import Reads, Registers
-from rucio_trace.service.bodies import parsed
-from rucio_trace.service.intake import judging
+from rucio_trace.service.intake import registered
 from rucio_trace.service.items import MAX_ITEMS, read_items
 from rucio_trace.service.native.examples import ITEM, TRACE
 from rucio_trace.service.native.models import Fault, Record
+from rucio_trace.service.native.packed import json_response
 from rucio_trace.service.native.records import answer, record
 from rucio_trace.service.problems import NotFound, described
 from rucio_trace.store import Outcome
@@ -77,15 +77,11 @@ async def register(
 
     Everything said to be stored or known is durable. An item that is refused costs itself alone.
     """
-    state = request.app.state
-    judge = judging(state.service, state.intake)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     read = partial(read_items, is_json=kind == "application/json", scope=scope)
-    judged = await parsed(request, lambda pieces: judge(read(pieces)))
-    answers = await state.intake.register(judged, principal.provider)
-    state.metrics.registered(answers)
+    answers = await registered(request, principal.provider, read)
     counts = Counter(each.outcome for each in answers)
-    return JSONResponse({**{str(o): counts[o] for o in Outcome}, "results": [answer(each) for each in answers]})
+    return json_response({**{str(o): counts[o] for o in Outcome}, "results": [answer(each) for each in answers]})
 
 
 @router.get("/traces/{trace_id}", response_model=Record, responses=described(401, 404, 429, 503))
