@@ -89,9 +89,12 @@ class BoundedHeads(HttpToolsProtocol):
         if self._over:
             return
         self._over = True
-        if self._busy() and (self.cycle.response_started or not self.cycle.more_body):
-            self.transport.close()
-            return
+        if self._busy():
+            if self.cycle.response_started or not self.cycle.more_body:
+                self.transport.close()
+                return
+            self.cycle.disconnected = True  # so that no second answer follows
+            self.cycle.message_event.set()
         self.flow.pause_reading()
         told = answer(error)
         lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *told.raw_headers)]
