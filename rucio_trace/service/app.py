@@ -75,7 +75,7 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        responses=problems.described(422),
+        responses=problems.described(422, 431),
     )
     app.state.service, app.state.intake = service, intake
     app.state.metrics = metrics

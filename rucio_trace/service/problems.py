@@ -21,7 +21,9 @@ __all__ = [
     "BadRequest",
     "Busy",
     "Forbidden",
+    "HeadTooLarge",
     "NotFound",
+    "NotHttp",
     "Problem",
     "TooLarge",
     "TooMuch",
@@ -29,6 +31,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnknownEncoding",
+    "answer",
     "described",
     "faults_of",
     "install",
@@ -100,6 +103,14 @@ class TooMuch(Problem):
     status, title = 413, "too much to tell"
 
 
+class NotHttp(_Unread):
+    title = "bad request"
+
+
+class HeadTooLarge(_Unread):
+    status, title = 431, "too large"
+
+
 class TooSlow(_Unread):
     status, title = 408, "too slow"
 
@@ -129,17 +140,22 @@ def problem(status: int, title: str, detail: str, headers: Mapping[str, str] | N
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
+def answer(error: Problem) -> Response:
+    return problem(error.status, error.title, str(error), error.headers())
+
+
 _DESCRIPTIONS = {
     400: "The request cannot be read.",
     401: "The token is missing where one is needed, or not known.",
     403: "The token does not allow this.",
     404: "There is none, or none that you may see.",
-    408: "The body took too long; nothing was done.",
+    408: "The request took too long; nothing was done.",
     410: "The store has given out fewer positions: it was restored from an older state. Begin again at 0.",
     413: "More than one request may bring, or than one answer may hold; nothing was done.",
     422: "The parameters or the traces are not what they should be.",
     415: "The body is packed in a way that is not known.",
     429: "Too much waits already; nothing was done. Come again after `Retry-After` seconds.",
+    431: "The request line and the headers are larger than 64 KiB; nothing was done.",
     503: "The store does not answer, or something is not configured. Come again after `Retry-After` seconds.",
 }
 _SCHEMA = {
@@ -166,7 +182,7 @@ def install(app: FastAPI) -> None:
 
 async def _of_ours(_request: Request, error: Exception) -> Response:
     if isinstance(error, Problem):
-        return problem(error.status, error.title, str(error), error.headers())
+        return answer(error)
     if isinstance(error, TooMuchEvidence):
         return problem(TooMuch.status, TooMuch.title, str(error))
     if isinstance(error, Malformed | Refuted):

@@ -29,6 +29,7 @@ from rucio_trace.configured import open_database
 from rucio_trace.errors import ConfigurationError
 from rucio_trace.service.access import Access
 from rucio_trace.service.app import Service, create_app
+from rucio_trace.service.heads import BoundedHeads
 from rucio_trace.service.tokens import Tokens
 from rucio_trace.watched import Trusted
 
@@ -128,7 +129,7 @@ def _config(settings: Settings) -> uvicorn.Config:
         factory=True,
         workers=settings.service.workers,
         loop="uvloop",
-        http="httptools",
+        http=partial(BoundedHeads, seconds=settings.service.max_silence_seconds),  # type: ignore[arg-type]
         ws="none",
         log_level="warning",
         access_log=False,

@@ -74,10 +74,10 @@ class CorruptRow(StorageError):
 class TooMuchEvidence(StorageError):
     """More traces speak of these digests than can be judged at once; judging a part of them could mislead."""
 
-    def __init__(self, limit: int, read: int = 0) -> None:
-        """*read* traces have been read before it was known."""
+    def __init__(self, limit: int, of: str = "traces", *, read: int = 0) -> None:
+        """Before it was known, as much was done as reading *read* traces takes."""
         self.limit, self.read = limit, read
-        super().__init__("evidence", expected=f"at most {limit} traces", found="more", hint="ask with --did")
+        super().__init__("evidence", expected=f"at most {limit} {of}", found="more", hint="ask with --did")
 
 
 class TooManyTraces(Refuted):

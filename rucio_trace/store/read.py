@@ -7,6 +7,7 @@ asks compares the statements with what was asked for.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field
 from itertools import islice
 from struct import unpack
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KEYS_A_QUERY",
+    "WHOLE_CHARACTERS",
     "Lookup",
     "Reader",
     "among",
@@ -53,8 +55,11 @@ PAGE_CHARACTERS: Final = 32 * 1024**2
 """Of messages in one page: 8,000 usual traces, but four of the largest, of which 1,000 would be 8 GB."""
 
 MAX_WHOLE: Final = 100_000
-_WHOLE_CHARACTERS: Final = 4 * PAGE_CHARACTERS
+WHOLE_CHARACTERS: Final = 4 * PAGE_CHARACTERS
 """Of answers that have no pages, which clients of ours take up to 256 MiB of."""
+
+_LOOKS: Final = 16
+"""So many that end by WHOLE_CHARACTERS cost as much as MAX_WHOLE traces: enough to find one among 10,000 in halves."""
 
 _STRONG_DIGITS: Final = min(HEX_DIGITS[algorithm] for algorithm in STRONG)
 
@@ -66,6 +71,12 @@ _CACHED_CHARACTERS: Final = 8_192  # of a message: together some 40 MB at most, 
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class _Kept:
+    certificates: dict[bytes, bytes] = field(default_factory=dict)
+    parsed: dict[int, tuple[Row[Any], Stored]] = field(default_factory=dict)
+
+
 class Reader:
     """Turns rows into traces.
 
@@ -73,16 +84,20 @@ class Reader:
     it was is not parsed again, which is half the work of a verdict.
     """
 
-    def __init__(self, hidden: Collection[str] = ()) -> None:
+    def __init__(self, hidden: Collection[str] = (), kept: _Kept | None = None) -> None:
         """The traces that *hidden* providers brought do not exist for it."""
-        self._certificates: dict[bytes, bytes] = {}
-        self._parsed: dict[int, tuple[Row[Any], Stored]] = {}
-        self.hidden = frozenset(hidden)
+        self.hidden, self._kept = frozenset(hidden), kept or _Kept()
 
     def without_providers(self, hidden: Collection[str]) -> Reader:
-        reader = Reader(hidden)
-        reader._certificates, reader._parsed = self._certificates, self._parsed
-        return reader
+        return Reader(hidden, self._kept)
+
+    def bounded(self) -> Reader:
+        """One for a single question, whose answer is whole or none.
+
+        It reads MAX_WHOLE traces and WHOLE_CHARACTERS of messages in all. Of more it raises TooMuchEvidence, and never
+        holds them.
+        """
+        return _Bounded(self.hidden, self._kept)
 
     def visible(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
         """*condition*, of what exists for this reader; whoever does not use `read` must ask by it."""
@@ -133,14 +148,15 @@ class Reader:
         return [self._stored(row, certificate) for row in rows]
 
     def _stored(self, row: Row[Any], certificate: Callable[[bytes], bytes]) -> Stored:
-        known = self._parsed.get(row.position)
+        parsed = self._kept.parsed
+        known = parsed.get(row.position)
         if known is not None and known[0] == row:
             return known[1]
         stored = to_stored(row, certificate)
         if len(row.message) <= _CACHED_CHARACTERS:
-            if len(self._parsed) >= _CACHED_ROWS:
-                self._parsed.clear()
-            self._parsed[row.position] = row, stored
+            if len(parsed) >= _CACHED_ROWS:
+                parsed.clear()
+            parsed[row.position] = row, stored
         return stored
 
     def histories(
@@ -154,27 +170,14 @@ class Reader:
         strangers = self.strangers(connection, [stored for of in own.values() for stored in of])
         return assemble(own, strangers, may_join)
 
-    def whole(self, connection: Connection, condition: ColumnElement[bool]) -> list[Stored]:
-        """As `read`, where there is no sense in a part. Raises TooMuchEvidence: a page would not hold it."""
-        found, more = self.page(connection, condition, limit=MAX_WHOLE, most=_WHOLE_CHARACTERS)
-        if more:
-            raise TooMuchEvidence(MAX_WHOLE)
-        return found
-
-    def own(
-        self, connection: Connection, keys: Collection[ProductKey], *, bounded: bool = False
-    ) -> dict[ProductKey, list[Stored]]:
-        """The traces of each of *keys*, in the order of their positions; there is no key for a product without any.
-
-        Where *bounded*, TooMuchEvidence is raised as `whole` does, for some of the keys at once.
-        """
-        read = self.whole if bounded else self.read
+    def own(self, connection: Connection, keys: Collection[ProductKey]) -> dict[ProductKey, list[Stored]]:
+        """The traces of each of *keys*, in the order of their positions; there is no key for a product without any."""
         found: dict[ProductKey, list[Stored]] = {}
         for some in batches(keys, KEYS_A_QUERY):
             condition = of_dids({key.did for key in some})
             condition &= traces.c.generation.in_({key.generation for key in some})
             wanted = set(some)
-            for stored in read(connection, condition):
+            for stored in self.read(connection, condition):
                 key = stored.trace.statement.product
                 if key in wanted and key is not None:
                     found.setdefault(key, []).append(stored)
@@ -208,9 +211,9 @@ class Reader:
         for row in rows:
             if isinstance(row.certificate, bytes) and isinstance(row.chain, bytes):
                 wanted.update((row.certificate, *split_chain(row.chain)))
-        known = self._certificates
+        known = self._kept.certificates
         if len(known) > _CACHED_CERTIFICATES:
-            self._certificates = known = {}  # another thread may still be reading from the old one
+            self._kept.certificates = known = {}  # another thread may still be reading from the old one
         missing = wanted - known.keys()
         for some in batches(missing, KEYS_A_QUERY):
             query = select(certificates).where(among(certificates.c.fingerprint, some))
@@ -220,6 +223,25 @@ class Reader:
                     raise CorruptRow("unknown", "certificate", fingerprint.hex(), found)
                 known[fingerprint] = certificate
         return known
+
+
+class _Bounded(Reader):
+    def __init__(self, hidden: Collection[str], kept: _Kept) -> None:
+        super().__init__(hidden, kept)
+        self._traces, self._characters = MAX_WHOLE, WHOLE_CHARACTERS
+
+    def read(
+        self, connection: Connection, condition: ColumnElement[bool], *, limit: int | None = None, newest: bool = False
+    ) -> list[Stored]:
+        most = min(limit or self._traces, self._traces)
+        found, _ = self.page(connection, condition, limit=most, newest=newest, most=self._characters)
+        self._traces -= len(found)
+        self._characters -= sum(len(stored.trace.message) for stored in found)
+        if self._traces <= 0:
+            raise TooMuchEvidence(MAX_WHOLE, read=MAX_WHOLE)
+        if self._characters <= 0:
+            raise TooMuchEvidence(WHOLE_CHARACTERS, "characters of signed texts", read=MAX_WHOLE // _LOOKS)
+        return found
 
 
 def batches(values: Iterable[T], size: int) -> Iterator[list[T]]:

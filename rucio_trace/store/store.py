@@ -217,7 +217,7 @@ class Store(TraceStore):
         the batches have: each is read alone and held against the signed root.
         """
         with self._database.reading() as connection:
-            return lists.proven(connection, self._reader, keys)
+            return lists.proven(connection, self._reader.bounded(), keys)
 
     def line_proof(self, key: ProductKey, rse: str | None = None) -> LineProof | None:
         """What proves the youngest line that stands to others, on the RSE of this signed name if one is given."""
@@ -248,7 +248,8 @@ class Store(TraceStore):
         """As `by_did`. Raises TooMuchEvidence: there are more than one answer should hold."""
         did = f"{scope}:{name}"
         with self._database.reading() as connection:
-            return [s for s in self._reader.whole(connection, read.of_dids([did])) if s.trace.statement.did == did]
+            found = self._reader.bounded().read(connection, read.of_dids([did]))
+        return [stored for stored in found if stored.trace.statement.did == did]
 
     def search(
         self,
@@ -318,8 +319,9 @@ class Store(TraceStore):
             TooMuchEvidence: ask for fewer products.
         """
         with self._database.snapshot() as connection:
-            own = self._reader.own(connection, keys, bounded=True)
-            return own, self._reader.strangers(connection, [stored for of in own.values() for stored in of])
+            reader = self._reader.bounded()
+            own = reader.own(connection, keys)
+            return own, reader.strangers(connection, [stored for of in own.values() for stored in of])
 
     def changes(self, after: int, limit: int = 1_000, *, products: bool = False) -> tuple[list[Stored], int]:
         """What `since` or, with *products*, `of_products_since` gives, and the position to go on from.
@@ -379,7 +381,7 @@ class Store(TraceStore):
     ) -> list[Stored]:
         """The same traces as the store knows them."""
         with self._database.reading() as connection:
-            return evidence.collect(connection, self._reader, hashes, names, did, product_digest)
+            return evidence.collect(connection, self._reader.bounded(), hashes, names, did, product_digest)
 
     def candidates_of_many(
         self, digests: Collection[str], names: Collection[str], dids: Collection[str], most: int | None = None
@@ -392,7 +394,7 @@ class Store(TraceStore):
         from rucio_trace.verify import Evidence
 
         with self._database.reading() as connection:
-            found = evidence.collect_many(connection, self._reader, digests, names, dids, most)
+            found = evidence.collect_many(connection, self._reader.bounded(), digests, names, dids, most)
         return [Evidence(trace=stored.trace, registered_at=stored.registered_at) for stored in found]
 
     def lineage(self, digests: Collection[str], *, up: bool, depth: int | None = None) -> Lineage | None:
@@ -402,7 +404,7 @@ class Store(TraceStore):
             Circular: the traces say that a product was made from itself.
         """
         with self._database.snapshot() as connection:
-            return explore(StoredRecords(connection, self._reader), digests, up=up, depth=depth)
+            return explore(StoredRecords(connection, self._reader.bounded()), digests, up=up, depth=depth)
 
     def _find(self, kind: Kind, values: Collection[str], limit: int | None = None) -> list[Stored]:
         return self._read(condition_of(kind, values), limit)

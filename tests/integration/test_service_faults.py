@@ -9,10 +9,12 @@ import signal
 import socket
 import threading
 import time
+from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 from rucio_trace_sandbox.postgres import PostgresCluster
 from rucio_trace_sandbox.processes import free_port, wait_until
@@ -252,13 +254,23 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Runnin
         yield running, running.token()
 
 
+def _connection(running: Running) -> socket.socket:
+    address = urlsplit(running.url)
+    return socket.create_connection((address.hostname, address.port), timeout=30)
+
+
 def _request(running: tuple[Running, str], length: int) -> tuple[socket.socket, bytes]:
-    address = urlsplit(running[0].url)
-    connection = socket.create_connection((address.hostname, address.port), timeout=30)
-    head = (
-        f"POST {TRACES} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {running[1]}\r\nContent-Length: {length}\r\n\r\n"
-    )
-    return connection, head.encode()
+    return _connection(running[0]), _head(running, f"Content-Length: {length}")
+
+
+def _head(running: tuple[Running, str], header: str) -> bytes:
+    return f"POST {TRACES} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {running[1]}\r\n{header}\r\n\r\n".encode()
+
+
+def _answer(connection: socket.socket) -> HTTPResponse:
+    answer = HTTPResponse(connection)
+    answer.begin()
+    return answer
 
 
 def test_a_client_that_falls_silent_is_told_and_left(impatient: tuple[Running, str]) -> None:
@@ -306,3 +318,63 @@ def test_those_who_stall_do_not_keep_others_waiting(impatient: tuple[Running, st
     finally:
         for connection, _ in stalling:
             connection.close()
+
+
+# ------------------------------------------------------------------------- heads of requests
+
+
+def _endless(running: tuple[Running, str]) -> list[tuple[bytes, bytes]]:
+    """How each begins, and 1 KiB of what never ends."""
+    line = b"GET / HTTP/1.1\r\nHost: x\r\n"
+    chunked = _head(running, "Transfer-Encoding: chunked") + b"1\r\n[\r\n"
+    beginnings = (b"GET /", line + b"X", line + b"X: ", chunked + b"0\r\nX: ", chunked + b"1;")
+    return [*((beginning, b"x" * 1024) for beginning in beginnings), (line, b"a:\r\n" * 256), (b"", b"\r\n" * 512)]
+
+
+def test_a_head_without_end_is_refused_and_kept_nowhere(impatient: tuple[Running, str]) -> None:
+    running, _ = impatient
+    process = psutil.Process(running.server.pid)
+    with contextlib.ExitStack() as stack, running.client() as client:
+        for beginning, more in _endless(impatient):
+            connection = stack.enter_context(_connection(running))
+            connection.sendall(beginning + more * 140)
+            answer = _answer(connection)
+            assert (answer.status, json.loads(answer.read())["status"]) == (431, 431), beginning
+        before = process.memory_info().rss
+        for beginning, more in _endless(impatient):
+            connection = stack.enter_context(_connection(running))
+            connection.settimeout(0.2)
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                connection.sendall(beginning + more * 16 * 1024)
+            assert client.get("/health").status_code == 200
+        assert process.memory_info().rss - before < 16 * 1024**2
+    assert b"Traceback" not in running.server.log.read_bytes()
+
+
+def test_a_large_head_is_read_however_it_comes(impatient: tuple[Running, str]) -> None:
+    """And the next one on its connection, be it before or after the answer."""
+    asked = b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 65_000 + b"\r\n\r\n"
+    with _connection(impatient[0]) as connection:
+        for start in range(0, len(asked), 5_000):
+            connection.sendall(asked[start : start + 5_000])
+        assert _answer(connection).status == 200
+        connection.sendall(asked * 2 + asked.replace(b"X", b"Connection: close\r\nX", 1))
+        assert connection.makefile("rb").read().count(b"HTTP/1.1 200 OK\r\n") == 3
+
+
+def test_a_client_that_does_not_end_its_head_is_left(impatient: tuple[Running, str]) -> None:
+    running, _ = impatient
+    beginnings = (b"", b"GET /health HTTP/1.1\r\nHost:", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01")
+    connections = [_connection(running) for _ in beginnings]
+    for connection, beginning in zip(connections, beginnings, strict=True):
+        connection.sendall(beginning)
+    silent, slow, again, other = connections
+    assert silent.recv(1) == b""
+    assert _answer(slow).status == 408
+    answer = _answer(again)
+    assert (answer.status, answer.read()) == (200, b'{"status":"running"}')
+    again.sendall(b"G")
+    assert _answer(again).status == 408
+    assert _answer(other).status == 400
+    for connection in connections:
+        connection.close()

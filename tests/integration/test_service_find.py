@@ -21,6 +21,8 @@ from rucio_trace.words import MAX_WORDS, words_in, words_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rucio_trace.statement import ProductKey
+
 NAME = "S2A_MSIL1C_20230420T100021_N0509_R122_T33UVP.SAFE-"
 API = "/api/v2"
 
@@ -508,14 +510,46 @@ def test_pages_end_early_where_traces_are_long_and_lose_none(service: Asked, mon
 
 
 def test_what_has_no_pages_is_told_whole_or_not_at_all(service: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = product()
-    add(service.store, trace(Event.CREATE, key), trace(Event.COPY, key, rse="RSE-B"))
-    asked_of = {"rucio": key.rucio, "vo": key.vo, "did": key.did, "generation": key.generation}
-    assert service.get(f"{API}/history", did=key.did)["products"]
-    monkeypatch.setattr(store_read, "MAX_WHOLE", 2)
-    for path in ("history", "lineage"):
-        assert "at most 2" in service.get(f"{API}/{path}", 413, did=key.did)["detail"]
-    service.post(f"{API}/products", {"products": [asked_of]}, 413)
+    """Be it of many traces or of long ones, also where a single one is the product's own and others joined it."""
+    key, joined = product(1), product(2)
+    outside = trace(Event.CREATE, joined, rucio=None, did=None, generation=None, rse=None)
+    made = [trace(Event.CREATE, key), trace(key=key, rse="RSE-B")]
+    made += [outside, trace(key=joined, source=Source(None, outside.id))]
+    add(service.store, *made)
+    bounds = {"MAX_WHOLE": 2, "WHOLE_CHARACTERS": max(len(each.message) for each in made) + 1}
+
+    def answers(of: ProductKey, status: int) -> list[Any]:
+        asked_of = {"rucio": of.rucio, "vo": of.vo, "did": of.did, "generation": of.generation}
+        return [
+            service.get(f"{API}/history", status, did=of.did),
+            service.post(f"{API}/products", {"products": [asked_of]}, status),
+            service.post(f"{API}/evidence", {"did": of.did}, status),
+        ]
+
+    for of in (key, joined):
+        assert len(answers(of, 200)) == 3
+        for bound, most in bounds.items():
+            with monkeypatch.context() as bounded:
+                bounded.setattr(store_read, bound, most)
+                assert all(f"at most {most} " in answer["detail"] for answer in answers(of, 413))
+    with monkeypatch.context() as bounded:
+        bounded.setattr(store_read, "WHOLE_CHARACTERS", 100)
+        service.get(f"{API}/lineage", 413, digest=digest(key.name))
+        service.get(f"{API}/lineage", 413, did=key.did)
+
+
+def test_a_batch_is_told_with_each_of_its_lines_unless_that_makes_too_long_an_answer(
+    service: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [product(1), product(2), product(3)]
+    verify = batch(lines := [line(key) for key in keys])
+    add(service.store, verify, lists={verify.id: write_lines(lines)})
+    of = [{"rucio": key.rucio, "vo": key.vo, "did": key.did, "generation": key.generation} for key in keys]
+    monkeypatch.setattr("rucio_trace.service.native.products.WHOLE_CHARACTERS", 2 * len(verify.message))
+    found = service.post(f"{API}/products", {"products": of[:2]})["products"]
+    assert [each["lines"][0]["batch"]["id"] for each in found] == [verify.id] * 2
+    assert "signed texts" in service.post(f"{API}/products", {"products": of}, 413)["detail"]
+    assert len(service.post(f"{API}/products", {"products": of, "lines": False})["products"]) == 3
 
 
 def test_how_far_the_index_is_behind_is_told(service: Asked) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import configparser
 import os
 import re
@@ -11,21 +12,25 @@ import ssl
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from rucio_trace_sandbox.processes import Server, first_user, free_port, give, program, wait_until
 from rucio_trace_sandbox.webdav import listens
-from samples import trace
+from samples import batch, digest, line, product, trace
 from service_kit import address, body, serving
 from service_kit import program as rucio_trace
 
+from rucio_trace.batch import write_lines
 from rucio_trace.cli.serve import serve
 from rucio_trace.config import Settings
+from rucio_trace.envelope import to_json
 from rucio_trace.service.tokens import Tokens
+from rucio_trace.statement import Event
 
 if TYPE_CHECKING:
+    from rucio_trace_sandbox.postgres import PostgresCluster
     from rucio_trace_sandbox.tls import LoopbackTls
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +51,7 @@ def test_the_settings_of_the_manual_load() -> None:
 
 
 def test_the_commands_and_the_proxy_of_the_manual_work(folder: Path, tls: LoopbackTls) -> None:
-    (commands,), (proxy,) = blocks("sh"), blocks("nginx")
+    (commands, *_), (proxy,) = blocks("sh"), blocks("nginx")
     port = free_port()
     (folder / "trace.json").write_bytes(body([trace()]))
     tokens = Tokens(folder / "tokens.json")
@@ -94,6 +99,55 @@ def _nginx(folder: Path, site: str, port: int) -> Server:
     server = Server("nginx", argv, log=run / "log", user=user)
     server.wait_until_ready(lambda: listens(port))
     return server
+
+
+def test_a_dump_is_restored_by_the_commands_of_the_manual(folder: Path, postgres: PostgresCluster) -> None:
+    _, back_up, restore = blocks("sh")
+    (folder / "backups").mkdir()
+    programs = ":".join(map(str, Path("/usr/lib/postgresql").glob("*/bin")))
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "PGHOST": str(postgres.folder), "PGUSER": "postgres"}
+
+    def run(commands: str) -> None:
+        here = commands.replace("/var/lib/rucio-trace", str(folder)).replace("/var/backups", f"{folder}/backups")
+        done = subprocess.run(["sh", "-ec", here], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, (here, done.stdout, done.stderr)
+
+    key, lines = product(), [line(product())]
+    verify = {"trace": to_json(batch(lines)), "list": base64.b64encode(write_lines(lines)).decode()}
+    made, later = [to_json(trace(Event.CREATE, key)), to_json(trace(key=key)), verify], trace(key=key)
+
+    def told(client: httpx.Client) -> list[Any]:
+        """All that is known of the product, found by its name, by a word and by its digest."""
+        asked = {"items": [{"digest": digest(key.name), "name": key.name}]}
+        verdict = client.post("/api/v2/verdicts", json=asked).json()["verdicts"][0]["verdict"]
+        searches = ({"did": key.did}, {"name": key.name}, {"text": key.name})
+        answers = [client.get("/api/v2/traces", params=search).json() for search in searches]
+        return [verdict, client.get("/api/v2/history", params={"did": key.did}).json(), *answers]
+
+    try:
+        run("createuser traces; createdb --owner traces traces")
+        with serving(folder, postgres.url("traces", "traces")) as running:
+            token = running.token()
+            with running.client(token) as client:
+                assert client.post("/api/v2/traces", json=made).json()["stored"] == 3
+                wait_until(lambda: len(told(client)[-1]["traces"]) == 2, "its words")
+                before = told(client)
+                run(back_up)
+                assert client.post("/api/v2/traces", content=body([later])).json()["stored"] == 1
+        (folder / "tokens.json").unlink()
+        run(restore)
+        with serving(folder, postgres.url("restored", "traces")) as running, running.client(token) as client:
+            assert before[0] == "GENUINE"
+            assert before[1]["products"][0]["lines"]
+            assert told(client) == before
+            assert client.get(f"/api/v2/traces/{later.id}").status_code == 404
+            assert client.get("/api/v2/changes", params={"after": 4}).status_code == 410
+            answer = client.post("/api/v2/traces", content=body([later])).json()
+            assert (answer["stored"], answer["results"][0]["position"]) == (1, 4)
+    finally:
+        for database in ("traces", "restored"):
+            postgres.drop(database)
+        run("dropuser --if-exists traces")
 
 
 def test_it_speaks_tls_itself(tmp_path: Path, tls: LoopbackTls) -> None:

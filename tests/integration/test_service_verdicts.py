@@ -171,11 +171,16 @@ def test_private_traces_judge_nothing_for_others(service: Asked) -> None:
 
 
 def test_too_much_evidence_for_one_file_costs_that_one_alone(service: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    add(service.store, *(trace(Event.COPY, product(1), rse=f"R{n}") for n in range(6)), trace(Event.CREATE, product(2)))
-    monkeypatch.setattr("rucio_trace.store.evidence.MAX_TRACES", 4)
-    told = service.post(API, {"items": [{"name": "file1"}, {"name": "file2"}, {"name": "file3"}]})["verdicts"]
-    assert [t["verdict"] for t in told] == ["UNDECIDED", "GENUINE", "UNKNOWN"]
-    assert told[0]["faults"][0]["kind"] == "TooMuchEvidence"
+    """There may be too many traces of it, or too long ones."""
+    made = [*(trace(Event.COPY, product(1), rse=f"R{n}") for n in range(6)), trace(Event.CREATE, product(2))]
+    add(service.store, *made)
+    longest = max(len(each.message) for each in made)
+    for bound, most in (("evidence.MAX_TRACES", 4), ("read.WHOLE_CHARACTERS", 4 * longest)):
+        with monkeypatch.context() as bounded:
+            bounded.setattr(f"rucio_trace.store.{bound}", most)
+            told = service.post(API, {"items": [{"name": "file1"}, {"name": "file2"}, {"name": "file3"}]})["verdicts"]
+        assert [t["verdict"] for t in told] == ["UNDECIDED", "GENUINE", "UNKNOWN"]
+        assert told[0]["faults"][0]["kind"] == "TooMuchEvidence"
 
 
 def test_of_one_request_no_more_traces_are_read_than_of_one_file(

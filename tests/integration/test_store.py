@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+from itertools import product as product_of
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from samples import HOUR, START, authority, digest, product, signer, statement, trace
+from sqlalchemy import true
 
 from rucio_trace.envelope import Trace, parse_traces, sign, to_json
 from rucio_trace.identity import Trust
@@ -197,6 +200,23 @@ def test_many_products_are_found_at_once(store: Store) -> None:
     found = store.product(keys)
     assert [len(found[key]) for key in keys[::100]] == [1] * 12
     assert sum(map(len, found.values())) == 12
+
+
+def test_a_page_ends_after_so_many_traces_or_characters(store: Store) -> None:
+    """Characters, not bytes; and the page holds the one with which there are too many."""
+    keys = [replace(product(), name="é🛰" * count) for count in (1, 300, 2, 40, 5)]
+    found = add(store, *(trace(key=key) for key in keys))
+    lengths = [len(stored.trace.message) for stored in found]
+    with store._database.reading() as connection:
+        for newest, limit, most in product_of((False, True), (1, 3, 5, 6), (1, *accumulate(lengths), sum(lengths) + 1)):
+            page, more = store._reader.page(connection, true(), limit=limit, newest=newest, most=most)
+            of, expected = found[::-1] if newest else found, []
+            while len(expected) < min(limit, len(of)) and sum(len(s.trace.message) for s in expected) < most:
+                expected.append(of[len(expected)])
+            assert page == expected, (newest, limit, most)
+            assert more or page == of, (newest, limit, most)
+        assert not more, "all of it was asked for last"
+        assert store._reader.bounded().read(connection, true()) == found
 
 
 def test_traces_are_found_by_name_did_digest_content_and_id(store: Store) -> None:

@@ -1,5 +1,6 @@
 """`GET /history`, `POST /products`, `POST /evidence`, `GET /lists/{id}`: all that is known of products and files."""
 
+from collections.abc import Collection
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -13,8 +14,12 @@ from rucio_trace.service.native.models import Histories, Known, Question, Record
 from rucio_trace.service.native.packed import ASKED, Packed, json_response
 from rucio_trace.service.native.records import known, record, records
 from rucio_trace.service.problems import NotFound, TooMuch, described
+from rucio_trace.statement import ProductKey
 from rucio_trace.status import product_status
-from rucio_trace.store import TooMuchEvidence
+from rucio_trace.store import Store, TooMuchEvidence
+from rucio_trace.store.histories import assemble
+from rucio_trace.store.read import WHOLE_CHARACTERS
+from rucio_trace.store.records import BatchLine
 
 __all__ = ["router"]
 
@@ -56,7 +61,8 @@ def history(
     """
     scope, _, name = did.partition(":")
     keys = {key for stored in store.whole_did(scope, name) if (key := stored.trace.statement.product) is not None}
-    found, lines = store.product(keys, may_join(request.app.state.service)), store.proven(keys)
+    own, strangers = store.histories(keys)
+    found, lines = assemble(own, strangers, may_join(request.app.state.service)), _proven(store, keys)
     told = []
     for key in sorted(keys, key=lambda key: (key.rucio, key.vo, key.generation)):
         of = lines.get(key, [])
@@ -70,9 +76,17 @@ def products(asked: Products, store: Reads) -> Response:
     """The traces and lines of each product, in the order they are asked for, and those that may have joined one."""
     keys = dict.fromkeys(product.key for product in asked.products)
     own, strangers = store.histories(keys) if asked.traces else ({}, [])
-    lines = store.proven(keys) if asked.lines else {}
+    lines = _proven(store, keys) if asked.lines else {}
     told = [known(key, own.get(key, ()), lines.get(key, ())) for key in keys]
     return json_response({"products": told, "strangers": records(strangers)})
+
+
+def _proven(store: Store, keys: Collection[ProductKey]) -> dict[ProductKey, list[BatchLine]]:
+    """As `Store.proven`. Raises TooMuchEvidence: an answer, in which each line brings its batch, would be too long."""
+    lines = store.proven(keys)
+    if sum(len(line.batch.trace.message) for of in lines.values() for line in of) > WHOLE_CHARACTERS:
+        raise TooMuchEvidence(WHOLE_CHARACTERS, "characters of signed texts")
+    return lines
 
 
 @router.post("/evidence", response_model=Records, responses=described(*ASKED))
