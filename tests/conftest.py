@@ -7,6 +7,9 @@ import contextlib
 import itertools
 import os
 import signal
+import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,10 +31,18 @@ from rucio_trace_sandbox.xrootd import XRootD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from rucio_trace_sandbox.embedded import EmbeddedRucio
     from rucio_trace_sandbox.rest import Rest
+
+# Modules are kept compiled, for us and for all that we start, though their folders may be closed to that:
+# the half of a short process is else its compiler.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode, sys.pycache_prefix = False, f"{tempfile.gettempdir()}/rucio-trace-compiled-{os.getuid()}"
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": sys.pycache_prefix}
+
+# No test speaks with the world; to read the certificates that it is known by takes 50 ms each time.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "vectors/pki/root.pem")
 
 # A machine under load is no reason for a property to fail.
 settings.register_profile("patient", deadline=None)
