@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,10 +35,10 @@ if TYPE_CHECKING:
     from rucio_trace_sandbox.embedded import EmbeddedRucio
     from rucio_trace_sandbox.rest import Rest
 
-# Modules are kept compiled, for us and for all that we start, though their folders may be closed to that:
-# the half of a short process is else its compiler.
+# Modules are kept compiled, for us and for all that we start, elsewhere where that is forbidden beside them:
+# half the time of a short process is else its compiler's.
 if sys.dont_write_bytecode:
-    sys.dont_write_bytecode, sys.pycache_prefix = False, f"{tempfile.gettempdir()}/rucio-trace-compiled-{os.getuid()}"
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(sys.prefix) / "compiled")
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": sys.pycache_prefix}
 
 # No test speaks with the world; to read the certificates that it is known by takes 50 ms each time.
