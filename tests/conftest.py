@@ -6,7 +6,10 @@ import atexit
 import contextlib
 import itertools
 import os
+import shutil
 import signal
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,10 +31,18 @@ from rucio_trace_sandbox.xrootd import XRootD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from rucio_trace_sandbox.embedded import EmbeddedRucio
     from rucio_trace_sandbox.rest import Rest
+
+# Modules are kept compiled, for us and for all that we start, elsewhere where that is forbidden beside them:
+# half the time of a short process is else its compiler's.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(sys.prefix) / "compiled")
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": sys.pycache_prefix}
+
+# No test speaks with the world; to read the certificates that it is known by takes 50 ms each time.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "vectors/pki/root.pem")
 
 # A machine under load is no reason for a property to fail.
 settings.register_profile("patient", deadline=None)
@@ -277,11 +288,69 @@ def sshd(sandbox_folder: Path) -> Iterator[Sshd]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database for a trace store: the test runs on SQLite, then on PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'traces.db'}"
     return str(request.getfixturevalue("postgres_database"))
+
+
+@pytest.fixture(scope="session")
+def sqlite_store(sandbox_folder: Path) -> Path:
+    """A SQLite file that holds an empty trace store; to copy it is quicker than to make its tables."""
+    path = sandbox_folder / "store.db"
+    _make_store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_store(postgres: PostgresCluster) -> str:
+    """The name of a PostgreSQL database that holds a trace store, for one test after another."""
+    name = postgres.create(prefix="store")
+    _make_store(postgres.url(name))
+    postgres.keep(name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def mariadb_store(mariadb: MariaDbServer) -> str:
+    """The name of a MariaDB database that holds a trace store, for one test after another."""
+    name = mariadb.create("store")
+    _make_store(mariadb.url(name))
+    mariadb.keep(name)
+    return name
+
+
+def _make_store(url: str) -> None:
+    from rucio_trace.store import Store
+
+    Store.open(url).close()
+
+
+@pytest.fixture
+def store_url_sqlite(sqlite_store: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copyfile(sqlite_store, tmp_path / 'traces.db')}"
+
+
+@pytest.fixture
+def store_url_postgresql(postgres: PostgresCluster, postgres_store: str) -> str:
+    postgres.reset(postgres_store)
+    return postgres.url(postgres_store)
+
+
+@pytest.fixture
+def store_url_mariadb(mariadb: MariaDbServer, mariadb_store: str) -> str:
+    mariadb.reset(mariadb_store)
+    return mariadb.url(mariadb_store)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty trace store: the test runs on SQLite, then on PostgreSQL.
+
+    It is set back between tests, by its rows: one that changes tables wants `empty_url`.
+    """
+    return str(request.getfixturevalue(f"store_url_{request.param}"))
 
 
 @pytest.fixture

@@ -74,7 +74,12 @@ class MariaDbServer:
 
     def connect(self, database: str | None = None) -> pymysql.Connection[Any]:
         return pymysql.connect(
-            unix_socket=str(self.folder / "socket"), user="root", database=database, charset="utf8mb4", autocommit=True
+            unix_socket=str(self.folder / "socket"),
+            user="root",
+            database=database,
+            charset="utf8mb4",
+            autocommit=True,
+            ssl_disabled=True,
         )
 
     def run(self, *statements: str, database: str | None = None) -> Sequence[tuple[Any, ...]]:

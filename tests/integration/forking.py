@@ -1,18 +1,25 @@
-"""Daemons in children forked from the warm process of a test, to be killed at a seam or to run side by side."""
+"""Daemons and programs in children forked from the warm process of a test: to be killed, or to run side by side."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from rucio_trace.cli import main
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from recorder_kit import Kit
 
-__all__ = ["forked", "killed_at", "was_killed"]
+__all__ = ["forked", "forked_program", "killed_at", "was_killed"]
+
+_PR_SET_PDEATHSIG = 1
 
 
 def forked(kit: Kit, work: Callable[[], None]) -> int:
@@ -48,3 +55,21 @@ def killed_at(kit: Kit, run: Callable[[Callable[[str], None]], None], seam: str,
             os.kill(os.getpid(), signal.SIGKILL)
 
     return was_killed(forked(kit, lambda: run(at_seam)))
+
+
+def forked_program(*words: str, log: Path) -> int:
+    """`rucio-trace` with these *words*, which need not import again what we have; returns its process id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            with log.open("ab") as output:
+                for stream in (1, 2):
+                    os.dup2(output.fileno(), stream)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            sys.argv = ["rucio-trace", *words]
+            main()
+        finally:
+            os._exit(1)
+    return child

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Running", "address", "body", "new_store", "program", "serving"]
 
-# A start takes half the time where modules are kept compiled, which a sandbox may have forbidden.
-_CACHE = Path(tempfile.gettempdir()) / f"rucio-trace-compiled-{os.getuid()}"
-_COMPILED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(_CACHE)}
 _LISTENING = re.compile(rb"listening on (\S+), ")
 
 
@@ -78,7 +74,7 @@ def serving(
 def program(folder: Path, *arguments: str, settings: Path = Path(os.devnull), **environment: str) -> Iterator[Server]:
     """Run `rucio-trace` until it has said where it listens."""
     argv = [str(Path(sys.executable).with_name("rucio-trace")), "--config", str(settings), *arguments]
-    with Server("serve", argv, log=folder / "log", env=os.environ | _COMPILED | environment) as server:
+    with Server("serve", argv, log=folder / "log", env=os.environ | environment) as server:
         server.wait_until_ready(lambda: server.has_said(b"listening on "), seconds=120)
         yield server
 

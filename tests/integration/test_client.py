@@ -151,10 +151,9 @@ def test_nobody_there_is_not_found_out(service: Service) -> None:
 
 def test_a_service_that_starts_again_is_waited_for(folder: Path) -> None:
     (folder / "ca.pem").write_bytes(samples.authority().pem)
-    service = Service(folder, 'anchors = ["ca.pem"]')
+    service = Service(folder, 'anchors = ["ca.pem"]', started=False)
     trace = samples.trace()
     try:
-        service.kill()
         with service.client(patience=60) as client, ThreadPoolExecutor() as pool:
             asked = pool.submit(client.register, [trace])
             time.sleep(0.5)

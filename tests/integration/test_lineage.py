@@ -254,14 +254,14 @@ def test_an_altered_index_is_noticed(family: Store) -> None:
         family.lineage({digest("other")}, up=False)
 
 
-def test_an_older_stores_inputs_are_found_after_its_migration(store_url: str, tmp_path: Path) -> None:
+def test_an_older_stores_inputs_are_found_after_its_migration(empty_url: str, tmp_path: Path) -> None:
     from alembic import command
     from alembic.config import Config
 
-    with Store.open(store_url) as store:
+    with Store.open(empty_url) as store:
         register(store, made(1, 2, 3), made(2, 3), made(3), cdse(7, inputs=[{"hash": "aa11", "name": "odd"}]))
         register(store, trace(Event.COPY, product(9), inputs=(Input("x", digest("file3")),)))
-    database = Database(store_url)
+    database = Database(empty_url)
     with database.reading() as connection:
         before = sorted(map(tuple, connection.execute(select(inputs))))
     with database.writing() as connection:
@@ -269,7 +269,7 @@ def test_an_older_stores_inputs_are_found_after_its_migration(store_url: str, tm
         config.set_main_option("script_location", "rucio_trace.store:migrations")
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
-    with Store.open(store_url) as store, Store.open(f"sqlite:///{tmp_path / 'copy.db'}") as copied:
+    with Store.open(empty_url) as store, Store.open(f"sqlite:///{tmp_path / 'copy.db'}") as copied:
         with database.reading() as connection:
             assert sorted(map(tuple, connection.execute(select(inputs)))) == before
         assert len(before) == 3

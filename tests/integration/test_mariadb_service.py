@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def service(mariadb_database: str) -> Iterator[Asked]:
-    with asked(mariadb_database) as service:
+def service(store_url_mariadb: str) -> Iterator[Asked]:
+    with asked(store_url_mariadb) as service:
         yield service
 
 

@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def store_url(mariadb_database: str) -> str:
+def empty_url(mariadb_database: str) -> str:
     return mariadb_database
+
+
+@pytest.fixture
+def store_url(store_url_mariadb: str) -> str:
+    return store_url_mariadb
 
 
 store = test_store.store

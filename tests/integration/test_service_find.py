@@ -419,22 +419,22 @@ def test_hidden_traces_do_not_count_as_too_much_evidence(service: Asked, monkeyp
     service.post(f"{API}/evidence", {"did": "test:file1"}, 413, token="secret")
 
 
-def test_statistics_of_an_older_store_are_counted_when_it_is_migrated(store_url: str) -> None:
+def test_statistics_of_an_older_store_are_counted_when_it_is_migrated(empty_url: str) -> None:
     from alembic import command
     from alembic.config import Config
 
     from rucio_trace.store import Store
     from rucio_trace.store.database import Database
 
-    with asked(store_url) as service:
+    with asked(empty_url) as service:
         made = add(service.store, trace(Event.CREATE, product(1, NAME), attributes={"mode": "winter"}), trace())
         before = service.get(f"{API}/statistics")
-    with Database(store_url).writing() as connection:
+    with Database(empty_url).writing() as connection:
         config = Config()
         config.set_main_option("script_location", "rucio_trace.store:migrations")
         config.attributes["connection"] = connection
         command.downgrade(config, "0004")
-    with asked(store_url) as service:
+    with asked(empty_url) as service:
         while service.store.index():
             pass
         assert service.get(f"{API}/statistics") == before

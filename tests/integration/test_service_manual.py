@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from rucio_trace_sandbox.processes import Server, first_user, free_port, give, program, wait_until
 from rucio_trace_sandbox.webdav import listens
 from samples import batch, digest, line, product, trace
@@ -23,6 +25,7 @@ from service_kit import address, body, serving
 from service_kit import program as rucio_trace
 
 from rucio_trace.batch import write_lines
+from rucio_trace.cli import cli
 from rucio_trace.cli.serve import serve
 from rucio_trace.config import Settings
 from rucio_trace.envelope import to_json
@@ -179,6 +182,15 @@ def test_the_unit_starts_it_with_options_it_has(folder: Path) -> None:
 # --------------------------------------------------------------------------------- what goes wrong
 
 
+def refused(home: Path, *arguments: str, code: int) -> str:
+    """What is said by a service that does not start, in this process."""
+    environment = {"XDG_DATA_HOME": str(home), "RUCIO_TRACE_CONFIG": os.devnull}
+    result = CliRunner().invoke(cli, ["serve", *arguments], env=environment)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.output
+    return result.stderr
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_certificate_that_is_none_is_said(tmp_path: Path, workers: int) -> None:
     (tmp_path / "c.toml").write_text('[service]\ncertificate = "c.toml"\nkey = "c.toml"\nport = 0\n')
@@ -203,22 +215,13 @@ def test_a_certificate_that_is_none_is_said(tmp_path: Path, workers: int) -> Non
 def test_what_keeps_it_from_starting_is_said_in_a_line(
     tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
-    argv = [Path(sys.executable).with_name("rucio-trace"), "serve", "--port", "0", *arguments]
-    environment = os.environ | {"XDG_DATA_HOME": str(tmp_path), "RUCIO_TRACE_CONFIG": os.devnull}
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert words in refused(tmp_path, "--port", "0", *arguments, code=code)
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
-    with serving(tmp_path, f"sqlite:///{tmp_path}/t.db") as running:
-        port = running.url.rpartition(":")[2]
-        argv = [Path(sys.executable).with_name("rucio-trace"), "serve", "--port", port]
-        environment = os.environ | {"XDG_DATA_HOME": str(tmp_path), "RUCIO_TRACE_CONFIG": os.devnull}
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert f"127.0.0.1 port {port}" in done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"127.0.0.1 port {port}" in refused(tmp_path, "--port", str(port), code=2)
 
 
 def test_a_wrong_file_stops_what_needs_it_until_it_is_mended(tmp_path: Path) -> None:

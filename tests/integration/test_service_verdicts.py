@@ -236,7 +236,8 @@ def test_many_are_judged_as_one_at_a_time(tmp_path: Path, world: list[Trace], ra
         questions += [Question(did=did) for did in dids_]
         random.shuffle(questions)
         together = judge_many(store, trust, questions, NOW, False)
-        for question, told in zip(questions, together, strict=True):
+        # Of each world a third is asked one by one, another third every time.
+        for question, told in list(zip(questions, together, strict=True))[::3]:
             assert told == judge_many(store, trust, [question], NOW, False)[0], question
             names_ = [question.name] if question.name and question.did is None else []
             dids = [question.did] if question.did else []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ from alembic.migration import MigrationContext
 from samples import authority, digest, product, trace
 from sqlalchemy import create_engine, make_url, text
 
-from rucio_trace.envelope import dumps
 from rucio_trace.errors import StorageError, TraceabilityError
 from rucio_trace.identity import Trust
 from rucio_trace.statement import Content, Event
@@ -93,11 +92,11 @@ def test_no_error_shows_the_password() -> None:
     assert "secret" not in str(refused.value)
 
 
-def test_a_store_is_only_made_when_that_is_wanted(store_url: str) -> None:
+def test_a_store_is_only_made_when_that_is_wanted(empty_url: str) -> None:
     with pytest.raises(StorageError):
-        Store.open(store_url, migrate=False)
-    Store.open(store_url).close()
-    Store.open(store_url, migrate=False).close()
+        Store.open(empty_url, migrate=False)
+    Store.open(empty_url).close()
+    Store.open(empty_url, migrate=False).close()
 
 
 def test_an_empty_database_is_named_unprepared(postgres_database: str, tmp_path: Path) -> None:
@@ -115,16 +114,16 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert file.read_text().startswith("not a database")
 
 
-def test_a_store_of_a_newer_program_is_left_alone(store_url: str) -> None:
-    Store.open(store_url).close()
-    execute(store_url, "UPDATE trace_store_version SET version_num = '9999'")
+def test_a_store_of_a_newer_program_is_left_alone(empty_url: str) -> None:
+    Store.open(empty_url).close()
+    execute(empty_url, "UPDATE trace_store_version SET version_num = '9999'")
     for migrate in (True, False):
         with pytest.raises(NewerStore, match="upgrade"):
-            Store.open(store_url, migrate=migrate)
+            Store.open(empty_url, migrate=migrate)
 
 
-def test_the_migrations_make_the_tables_the_program_thinks_of(store_url: str) -> None:
-    Store.open(store_url).close()
+def test_the_migrations_make_the_tables_the_program_thinks_of(empty_url: str) -> None:
+    Store.open(empty_url).close()
 
     def included(thing: Any, _name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
         """On SQLite the index of words is tables of its own; on PostgreSQL `traces` has partitions.
@@ -132,76 +131,66 @@ def test_the_migrations_make_the_tables_the_program_thinks_of(store_url: str) ->
         What a partitioned table cannot have is left to the partitions.
         """
         of = thing.name if kind == "table" else thing.table.name
-        if not store_url.startswith("postgresql"):
+        if not empty_url.startswith("postgresql"):
             return not of.startswith("trace_words") and thing.name != "ix_trace_texts_words"
         constraint = kind in ("foreign_key_constraint", "unique_constraint")
         return not of.startswith("traces_") and not (of == "traces" and constraint)
 
-    with Database(store_url).reading() as connection:
+    with Database(empty_url).reading() as connection:
         options = {"version_table": "trace_store_version", "include_object": included}
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
 
 
-def test_the_migrations_run_down_and_up_again(store_url: str) -> None:
+def test_the_migrations_run_down_and_up_again(empty_url: str) -> None:
     from alembic import command
     from alembic.config import Config
 
-    Store.open(store_url).close()
-    database = Database(store_url)
+    Store.open(empty_url).close()
+    database = Database(empty_url)
     with database.writing() as connection:
         config = Config()
         config.set_main_option("script_location", "rucio_trace.store:migrations")
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
-    with Store.open(store_url) as store:
+    with Store.open(empty_url) as store:
         assert store.position() == 0
 
 
-def test_a_store_shares_its_database_with_others(store_url: str) -> None:
-    if store_url.startswith("sqlite"):
-        (Path(make_url(store_url).database or "")).touch()
-    execute(store_url, "CREATE TABLE alembic_version (version_num VARCHAR(32))")
-    execute(store_url, "INSERT INTO alembic_version VALUES ('of another program')")
-    with Store.open(store_url) as store:
+def test_a_store_shares_its_database_with_others(empty_url: str) -> None:
+    if empty_url.startswith("sqlite"):
+        (Path(make_url(empty_url).database or "")).touch()
+    execute(empty_url, "CREATE TABLE alembic_version (version_num VARCHAR(32))")
+    execute(empty_url, "INSERT INTO alembic_version VALUES ('of another program')")
+    with Store.open(empty_url) as store:
         store.register([trace()], trust=None)
-    execute(store_url, "DELETE FROM alembic_version WHERE version_num = 'of another program'")
+    execute(empty_url, "DELETE FROM alembic_version WHERE version_num = 'of another program'")
 
 
 # ------------------------------------------------------------------------------ several at one time
 
-WRITER = """
-import sys
-from rucio_trace.envelope import parse_traces
-from rucio_trace.store import Store
-url, file = sys.argv[1:]
-made = parse_traces(open(file, "rb").read())
-sys.stdin.readline()
-with Store.open(url) as store:
-    for start in range(0, len(made), 5):
-        print(*(answer.outcome for answer in store.register(made[start:start + 5], trust=None)))
-"""
 
-
-def test_processes_may_open_migrate_and_register_at_once(store_url: str, tmp_path: Path) -> None:
+def test_processes_may_open_migrate_and_register_at_once(empty_url: str) -> None:
     """The same traces by four processes: each trace is stored by one of them and known to the others."""
     made = [trace(key=product(number)) for number in range(40)]
-    (tmp_path / "traces.json").write_text(dumps(made))
-    command = [sys.executable, "-c", WRITER, store_url, str(tmp_path / "traces.json")]
-    writers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
+    processes = get_context("fork")
+    start, said = processes.Barrier(4), processes.SimpleQueue()
+
+    def write() -> None:
+        start.wait(60)
+        with Store.open(empty_url) as store:
+            for first in range(0, len(made), 5):
+                said.put([answer.outcome for answer in store.register(made[first : first + 5], trust=None)])
+
+    writers = [processes.Process(target=write, daemon=True) for _ in range(4)]
     for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    said = [writer.communicate(timeout=120) for writer in writers]
-    assert [error for _, error in said] == [""] * 4
-    outcomes = " ".join(output for output, _ in said).split()
-    assert outcomes.count("stored") == 40
-    assert outcomes.count("known") == 120
-    with Store.open(store_url) as store:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    outcomes = Counter(outcome for _ in range(4 * 8) for outcome in said.get())
+    assert outcomes == {Outcome.STORED: 40, Outcome.KNOWN: 120}
+    with Store.open(empty_url) as store:
         assert {stored.id for stored in store.since(0)} == {made_one.id for made_one in made}
         assert [stored.position for stored in store.since(0)] == list(range(1, 41))
 
@@ -291,9 +280,11 @@ def gone(url: str, postgres: Callable[[], Any]) -> Iterator[None]:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [parsed.database]
         )
-    yield
-    with postgres().connect() as connection:
-        connection.execute(f'ALTER DATABASE "{parsed.database}" ALLOW_CONNECTIONS true')
+    try:
+        yield
+    finally:
+        with postgres().connect() as connection:
+            connection.execute(f'ALTER DATABASE "{parsed.database}" ALLOW_CONNECTIONS true')
 
 
 def test_a_store_that_was_gone_works_when_it_is_back(

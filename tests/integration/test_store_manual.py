@@ -107,10 +107,12 @@ def test_the_command_line_says_what_is_missing(tmp_path: Path) -> None:
         return subprocess.run([program, "store", "status"], env=environment, capture_output=True, text=True)
 
     settings.write_text("")
-    assert (status().returncode, "store.url" in status().stderr) == (2, True)
+    done = status()
+    assert (done.returncode, "store.url" in done.stderr) == (2, True)
     settings.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/none.db"\n')
     assert status().returncode == 3
     assert not (tmp_path / "none.db").exists()
     with Store.open(f"sqlite:///{tmp_path}/none.db"):
         pass
-    assert (status().returncode, status().stdout.endswith(": 0 traces\n")) == (0, True)
+    done = status()
+    assert (done.returncode, done.stdout.endswith(": 0 traces\n")) == (0, True)

@@ -42,16 +42,16 @@ def rows(database: Database) -> tuple[list[tuple[object, ...]], list[tuple[objec
         return sets, sorted(map(tuple, connection.execute(select(digests))))
 
 
-def test_an_older_stores_products_are_found_after_its_migration(store_url: str) -> None:
+def test_an_older_stores_products_are_found_after_its_migration(empty_url: str) -> None:
     from alembic import command
     from alembic.config import Config
 
-    with Store.open(store_url) as store:
+    with Store.open(empty_url) as store:
         odd = archive(4, hash="2" * 64, contents=(Content("a\nb", "3" * 64),))
         sha = archive(5, hash="4" * 64, hash_algorithm="SHA256")
         store.register([archive(1), trace(key=product(3)), odd, sha], trust=None)
         members = {stored.position: content_digests(stored.trace.statement) for stored in store.since(0)}
-    database = Database(store_url)
+    database = Database(empty_url)
     with database.writing() as connection:  # as versions up to 0004 kept them
         of_members = [(digest, position, True) for position, of in members.items() for digest in of]
         insert_values(connection, digests, of_members)
@@ -64,7 +64,7 @@ def test_an_older_stores_products_are_found_after_its_migration(store_url: str) 
         command.downgrade(config, "0002")
     older = rows(database)
     assert len(older[1]) == len(before[1]) - 1
-    with Store.open(store_url) as store:
+    with Store.open(empty_url) as store:
         assert rows(database) == before
         assert len(store.search(digest=DIGEST)) == 1
         store.register([archive(1, after=START - START, rse="RSE-B")], trust=None)  # another copy shares the set

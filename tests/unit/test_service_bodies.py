@@ -60,9 +60,9 @@ def test_a_cut_or_altered_body_is_refused(encoding: str) -> None:
 def test_a_bomb_costs_no_more_than_the_bound(encoding: str) -> None:
     if encoding == "gzip":
         packer = zlib.compressobj(9, wbits=31)
-        packed = b"".join(packer.compress(bytes(MIB)) for _ in range(512)) + packer.flush()
+        packed = b"".join(packer.compress(bytes(MIB)) for _ in range(128)) + packer.flush()
     else:
-        packed = zstandard.ZstdCompressor().compress(bytes(512 * MIB))
+        packed = zstandard.ZstdCompressor().compress(bytes(128 * MIB))
     tracemalloc.start()
     with pytest.raises(TooLarge):
         for _ in unpacked(packed, encoding, 4 * MIB):
