@@ -310,7 +310,8 @@ class Index:
                 members = found.setdefault(product.key, _Members(product, {}))
                 for name in ("", base_name(path)):
                     members.paths.setdefault((named, name), path)
-            self._members[digest] = found
+            if found:
+                self._members[digest] = found
         return found
 
     def _agreed(self, candidate: Candidate, pool: Sequence[Product], *, member: bool = False) -> Answer:

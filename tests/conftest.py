@@ -41,9 +41,6 @@ if sys.dont_write_bytecode:
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(sys.prefix) / "compiled")
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": sys.pycache_prefix}
 
-# No test speaks with the world; to read the certificates that it is known by takes 50 ms each time.
-os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "vectors/pki/root.pem")
-
 # A machine under load is no reason for a property to fail.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")

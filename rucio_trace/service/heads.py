@@ -89,6 +89,9 @@ class BoundedHeads(HttpToolsProtocol):
         if self._over:
             return
         self._over = True
+        if self.pipeline:  # the next answer is to another request
+            self.transport.close()
+            return
         if self._busy():
             if self.cycle.response_started or not self.cycle.more_body:
                 self.transport.close()

@@ -1,6 +1,7 @@
 """Registration: bounded, and in groups, so that many small requests cost as few commits as one large one.
 
-A request's traces are queued all or none, in slices; a thread takes the slices that wait and registers them at once.
+A request's traces are queued all or none, in slices; a thread takes the slices that wait and registers them at once. A
+small request is queued as it came, and read by that thread.
 Nobody is answered before the traces are durable, and what was queued is finished before the service ends.
 """
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from rucio_trace.errors import TraceabilityError
+from rucio_trace.errors import StorageError, TraceabilityError
 from rucio_trace.service.bodies import received
 from rucio_trace.service.problems import Busy, TooLarge, Unavailable
 
@@ -74,7 +75,7 @@ class Intake:
 
     @property
     def held(self) -> int:
-        """How many traces are not answered yet."""
+        """How many traces are not answered yet; a small request counts as one."""
         return self._held
 
     async def register(self, items: Sequence[Judged], provider: str | None) -> list[Registration]:
@@ -144,9 +145,34 @@ class Intake:
         several = False
         while group := self._next(gather=several):
             several = len(group) > 1
-            self._answer(_read(each for each in group if not each.future.cancelled()))
+            try:
+                self._take(group)
+            except BaseException as error:
+                LOG.exception("a group of %d requests is not registered", len(group))
+                _tell(group, [RuntimeError(repr(error))] * len(group))
             with self._changed:
                 self._hold(-sum(each.count for each in group))
+
+    def _take(self, group: Sequence[_Slice]) -> None:
+        """Read and register; small requests may hold more than they count, and so want several transactions."""
+        read: list[_Read] = []
+        traces = 0
+        for each in group:
+            if each.future.cancelled():
+                continue
+            try:
+                read.append((each, each.judged()))
+            except StorageError as error:  # which does not answer the others either
+                _tell(group, [error] * len(group))
+                return
+            except BaseException as error:  # noqa: BLE001 - such as a panic of a library; it is not the others'
+                _tell([each], [error if isinstance(error, Exception) else RuntimeError(repr(error))])
+            else:
+                traces += len(read[-1][1])
+            if traces >= GROUP_TRACES:
+                self._answer(read)
+                read, traces = [], 0
+        self._answer(read)
 
     def _hold(self, more: int) -> None:
         self._held += more
@@ -154,28 +180,35 @@ class Intake:
 
     def _next(self, *, gather: bool) -> list[_Slice]:
         """The slices to register at once, those of the next moment among them where told to; none when all is done."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-        if gather:
-            time.sleep(_GATHER_SECONDS)
-        with self._changed:
-            group: list[_Slice] = []
-            while self._waiting and (not group or self._fits(group)):
-                group.append(self._waiting.popleft())
-            return group
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+            if gather:
+                time.sleep(_GATHER_SECONDS)
+            with self._changed:
+                if group := self._group():
+                    return group
+                if self._closed:
+                    return []
 
-    def _fits(self, group: list[_Slice]) -> bool:
-        """Whether the next slice may join."""
-        following = self._waiting[0]
-        traces = sum(each.count for each in group) + following.count
-        return traces <= GROUP_TRACES and following.provider == group[0].provider
+    def _group(self) -> list[_Slice]:
+        """Of what waits the first, and those behind it that belong to the same provider, while it is not too much."""
+        group: list[_Slice] = []
+        traces = 0
+        while self._waiting and (not group or self._waiting[0].provider == group[0].provider):
+            traces += self._waiting[0].count
+            if group and traces > GROUP_TRACES:
+                break
+            group.append(self._waiting.popleft())
+        return group
 
     def _answer(self, group: Sequence[_Read]) -> None:
         if not group:
             return
         waiting = [each for each, _ in group]
         try:
-            answers = iter(self._add([item for _, judged in group for item in judged], waiting[0].provider))
+            added = iter(self._add([item for _, judged in group for item in judged], waiting[0].provider))
+            answers = [[next(added) for _ in judged] for _, judged in group]
         except Exception as error:  # whoever waits gets it; the thread serves others too
             if len(group) == 1 or isinstance(error, TraceabilityError):
                 _tell(waiting, [error] * len(group))
@@ -184,18 +217,7 @@ class Intake:
                 for each in group:
                     self._answer([each])
         else:
-            _tell(waiting, [[next(answers) for _ in judged] for _, judged in group])
-
-
-def _read(group: Iterable[_Slice]) -> list[_Read]:
-    """What is in each; whoever sent what cannot be read is told so."""
-    found: list[_Read] = []
-    for each in group:
-        try:
-            found.append((each, each.judged()))
-        except Exception as error:  # noqa: BLE001 - as above
-            _tell([each], [error])
-    return found
+            _tell(waiting, answers)
 
 
 def _tell(group: Sequence[_Slice], answers: Sequence[list[Registration] | Exception]) -> None:
@@ -206,7 +228,7 @@ def _tell(group: Sequence[_Slice], answers: Sequence[list[Registration] | Except
 
 def _settle(group: Sequence[_Slice], answers: Sequence[list[Registration] | Exception]) -> None:
     for each, answer in zip(group, answers, strict=True):
-        if each.future.cancelled():
+        if each.future.done():  # cancelled, or told before
             continue
         if isinstance(answer, Exception):
             each.future.set_exception(answer)
@@ -242,12 +264,15 @@ async def registered(
     def judged(pieces: Iterator[bytes]) -> list[Judged]:
         return service.store.judge(read(pieces), trusted(service), allow_stale_crl=service.allow_stale_crl)
 
+    def judged_if_room(pieces: Iterator[bytes]) -> list[Judged]:
+        intake.check_room()  # by now: it may have waited for its turn
+        return judged(pieces)
+
     body = await received(request)
-    intake.check_room()
     if body.small:
         answers = await intake.register_unread(lambda: judged(body.pieces()), provider)
     else:
-        answers = await intake.register(await body.parsed(judged), provider)
+        answers = await intake.register(await body.parsed(judged_if_room), provider)
     request.app.state.metrics.registered(answers)
     return answers
 

@@ -54,7 +54,7 @@ class Metrics:
         )
         self.waiting = Gauge(
             "traceability_service_waiting_traces",
-            "Traces that are not answered yet",
+            "Traces that are not answered yet; a small request counts as one",
             registry=self._registry,
             multiprocess_mode="livesum",
         )

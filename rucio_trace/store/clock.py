@@ -22,6 +22,9 @@ _RECKONED_SECONDS: Final = 10.0
 """A clock gains or loses a millisecond meanwhile; one that is set anew is followed by then."""
 
 
+_JOURNEY_SECONDS: Final = 1.0
+
+
 class Clock:
     """The database's time without asking it each time: that took as long as all else that is done to judge a trace."""
 
@@ -34,7 +37,11 @@ class Clock:
         asked = self._asked
         if asked is None or _ticking() - asked[0] > _RECKONED_SECONDS:
             with self._database.reading() as connection:
-                asked = self._asked = _ticking(), clock(connection)
+                begun, now = _ticking(), clock(connection)
+            asked = _ticking(), now
+            if asked[0] - begun > _JOURNEY_SECONDS:  # when it was so late is not known well enough
+                return now
+            self._asked = asked
         at, then = asked
         return then + timedelta(seconds=_ticking() - at)
 
@@ -60,12 +67,13 @@ _MYSQL: Final = select(func.utc_timestamp(6))
 _SQLITE: Final = select(func.strftime(literal_column("'%Y-%m-%dT%H:%M:%f+00:00'"), "now"))
 
 _LOCK: Final = select(head.c.position).with_for_update()
-# One journey less. PostgreSQL reads the clock again where another has moved the head while this waited for it.
+# One journey less. Where another has moved the head while this waited for it, PostgreSQL reads row and clock again;
+# else the time is that at which the waiting began, and still not before that of the traces below.
 _LOCK_AND_CLOCK: Final = _LOCK.add_columns(func.clock_timestamp())
 
 
 def lock_head(connection: Connection) -> tuple[int, datetime]:
-    """Let nobody else give out positions until the transaction ends; the last one given out, and the time."""
+    """Let nobody else give out positions until the transaction ends; the last one given out, and the time of asking."""
     if connection.dialect.name == "postgresql":
         row = connection.execute(_LOCK_AND_CLOCK).one_or_none()
         found = None if row is None else (int(row[0]), row[1].astimezone(UTC))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import select
 
 from rucio_trace.store.errors import TooMuchEvidence
-from rucio_trace.store.read import KEYS_A_QUERY, Reader, among, batches, bearing, named, of_dids
+from rucio_trace.store.read import KEYS_A_QUERY, MAX_WHOLE, Reader, among, batches, bearing, named, of_dids
 from rucio_trace.store.tables import traces
 from rucio_trace.trace import HEX_DIGITS, STRONG
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_TRACES", "collect", "collect_many"]
 
-MAX_TRACES: Final = 100_000
+MAX_TRACES: Final = MAX_WHOLE
 """About ten seconds of parsing: a product with ten replicas, each verified daily, reaches it after 27 years."""
 
 _STRONG_DIGITS: Final = frozenset(HEX_DIGITS[algorithm] for algorithm in STRONG)
@@ -92,7 +92,8 @@ class _Collection:
         new = [
             stored
             for some in batches(missing, KEYS_A_QUERY)
-            for stored in self._reader.read(self._connection, among(traces.c.position, some))
+            # Not an array: a plan for any array would ask every partition for all of them.
+            for stored in self._reader.read(self._connection, traces.c.position.in_(some))
         ]
         self._found.update((stored.position, stored) for stored in new)
         return new

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sqlalchemy import delete, func, select
 
 from rucio_trace.store.bulk import insert_values
-from rucio_trace.store.read import batches, prefixes
+from rucio_trace.store.read import KEYS_A_QUERY, batches, prefixes
 from rucio_trace.store.tables import contents, traces, unindexed
 from rucio_trace.store.texts import insert_texts
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Findable", "defer", "index", "insert", "oldest_unindexed"]
 
 _TRACES_AT_ONCE: Final = 2_000  # half a second of one core
-_KEYS_A_QUERY: Final = 500
 
 
 class Findable(NamedTuple):
@@ -79,7 +78,7 @@ def _index(connection: Connection) -> int:
     waiting = connection.execute(oldest.with_for_update(skip_locked=True)).all()
     _insert_members(connection, {(int(given), row.position) for row in waiting for given in row.prefixes.split()})
     insert_texts(connection, {row.position: (row.name, row.words.split()) for row in waiting})
-    for some in batches([row.position for row in waiting], _KEYS_A_QUERY):
+    for some in batches([row.position for row in waiting], KEYS_A_QUERY):
         connection.execute(delete(unindexed).where(unindexed.c.position.in_(some)))
     return len(waiting)
 

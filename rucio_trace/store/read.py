@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KEYS_A_QUERY",
+    "MAX_WHOLE",
     "WHOLE_CHARACTERS",
     "Lookup",
     "Reader",
@@ -280,6 +281,9 @@ class among(ColumnElement[bool]):  # noqa: N801 - reads as a function, and is us
         wanted = list(values)
         self.listed = column.in_(wanted)
         self.array = column == func.any(bindparam(None, wanted, type_=ARRAY(column.type), unique=True))
+
+    def self_group(self, against: object = None) -> ColumnElement[bool]:
+        return self  # else it is compared with 1 on SQLite and MariaDB, where no index serves that
 
 
 @compiles(among)

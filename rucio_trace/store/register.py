@@ -62,12 +62,13 @@ _Registered = dict[str, list[_Known]]  # by id; several only where members of th
 class Judged(NamedTuple):
     """A trace, and what would be stored of it or why it is not taken; `add` has the last word unless it is `hopeless`.
 
-    What is hopeless can never be stored, so that it cannot be there already.
+    What is hopeless can never be stored, so that it cannot be there already. `signed` tells whether by its certificate.
     """
 
     trace: Trace
     found: Entry | Registration
     hopeless: bool = False
+    signed: bool = False
 
 
 class Terms(NamedTuple):
@@ -95,7 +96,8 @@ def judge(items: Iterable[Item], trust: Trust | None, now: datetime, *, allow_st
 def _judged(item: Item, trust: Trust | None, now: datetime, *, allow_stale_crl: bool) -> Judged:
     if refused := refusal(item.trace):
         return Judged(item.trace, refused, hopeless=True)
-    return Judged(item.trace, _judge(item, trust, now, allow_stale_crl=allow_stale_crl))
+    found = _judge(item, trust, now, allow_stale_crl=allow_stale_crl)
+    return Judged(item.trace, found, signed=isinstance(found, Entry) or _signed(item.trace))
 
 
 def add(database: Database, judged: Sequence[Judged], terms: Terms) -> list[Registration]:
@@ -106,7 +108,7 @@ def add(database: Database, judged: Sequence[Judged], terms: Terms) -> list[Regi
             return _add(connection, judged, terms)
     with database.reading() as connection:
         known = _registered(connection, judged)
-    return [_answer(each, known) or each.found for each in judged]  # type: ignore[misc] # none is an Entry
+    return [answer for each in judged if (answer := _answer(each, known)) is not None]
 
 
 def refusal(trace: Trace) -> Registration | None:
@@ -134,20 +136,18 @@ def _answer(judged: Judged, known: _Registered) -> Registration | None:
         for row in known.get(trace.id, ()):
             if row.message != trace.message:
                 return Registration(trace.id, None, Outcome.CONFLICT, "this id is registered with another message")
-        if (row_ := _same(trace, known)) is not None:
-            return Registration(trace.id, row_.position, Outcome.KNOWN)
+        if (same := _same(judged, known)) is not None:
+            return Registration(trace.id, same.position, Outcome.KNOWN)
     return judged.found if isinstance(judged.found, Registration) else None
 
 
-def _same(trace: Trace, known: _Registered) -> _Known | None:
+def _same(judged: Judged, known: _Registered) -> _Known | None:
     """The trace as it is stored, if this is one, truly signed."""
-    if (rows := known.get(trace.id)) is None:
+    trace = judged.trace
+    if not judged.signed or (rows := known.get(trace.id)) is None:
         return None
     certificate = fingerprint(trace.certificate)
-    for row in rows:
-        if (row.message, row.certificate) == (trace.message, certificate) and _signed(trace):
-            return row
-    return None
+    return next((row for row in rows if (row.message, row.certificate) == (trace.message, certificate)), None)
 
 
 def _signed(trace: Trace) -> bool:
@@ -157,8 +157,8 @@ def _signed(trace: Trace) -> bool:
         return False
 
 
-def _opened(trace: Trace, known: _Registered, terms: Terms) -> _Known | None:
-    row = _same(trace, known)
+def _opened(judged: Judged, known: _Registered, terms: Terms) -> _Known | None:
+    row = _same(judged, known)
     return row if row is not None and terms.opens(row) else None
 
 
@@ -210,7 +210,7 @@ def _add(connection: Connection, judged: Sequence[Judged], terms: Terms) -> list
         answer = _answer(each, known)
         entry = each.found
         if isinstance(entry, Entry):
-            if hidden := _opened(entry.trace, known, terms):
+            if hidden := _opened(each, known, terms):
                 _open(connection, hidden, terms.provider)
             if answer is None and ancestry.closes_circle(entry):
                 answer = Registration(entry.id, None, Outcome.REFUSED, "its product would be made from itself")

@@ -11,19 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from samples import HOUR, START, authority, digest, product, signer, statement, trace
-from sqlalchemy import true
+from sqlalchemy import select, true
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from rucio_trace.envelope import Trace, parse_traces, sign, to_json
 from rucio_trace.identity import Trust
 from rucio_trace.statement import Content, Event, Found, base_name
 from rucio_trace.status import Status
 from rucio_trace.store import Item, Outcome, Store, Stored
+from rucio_trace.store.read import among
 from rucio_trace.store.search import Filters
+from rucio_trace.store.tables import traces
 from rucio_trace.verify import Candidate, Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from sqlalchemy import Dialect
 
 TRUST = Trust.from_anchors([authority().pem])
 STRANGERS = Trust.from_anchors([])
@@ -47,6 +52,15 @@ def ids(found: Iterable[Stored]) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------- registration
+
+
+@pytest.mark.parametrize("dialect", [sqlite.dialect(), mysql.dialect(), postgresql.dialect()], ids=lambda d: d.name)
+def test_a_choice_of_values_is_asked_in_a_way_that_an_index_serves(dialect: Dialect) -> None:
+    wanted = among(traces.c.name, ["a", "b"]) & traces.c.did.is_(None)
+    text = str(select(traces.c.position).where(wanted).compile(dialect=dialect)).partition("WHERE ")[2]
+    array = "= any" in text.lower()
+    assert array == (dialect.name == "postgresql")
+    assert "= 1" not in text, "of a comparison with 1 SQLite makes a look at every row"
 
 
 def test_a_registered_trace_comes_back_as_it_was(store: Store) -> None:

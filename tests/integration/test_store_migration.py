@@ -221,4 +221,6 @@ def test_traces_go_on_in_the_next_partition(postgres_database: str) -> None:
             assert connection.exec_driver_sql("SELECT count(*) FROM traces_2").scalar() == 4
             packed = "SELECT attrelid::regclass::text, attcompression FROM pg_attribute WHERE attname = 'message'"
             told = connection.exec_driver_sql(f"{packed} AND attrelid::regclass::text LIKE 'traces\\__'").all()
-            assert {tuple(row) for row in told} >= {("traces_0", "l"), ("traces_2", "l")}
+            has = "SELECT 'lz4' = ANY(enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
+            how = "l" if connection.exec_driver_sql(has).scalar() else ""
+            assert {tuple(row) for row in told} >= {("traces_0", how), ("traces_2", how)}

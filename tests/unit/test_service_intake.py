@@ -44,7 +44,7 @@ class Gate:
         self.open = threading.Event()
         self.groups: list[tuple[str | None, list[str]]] = []
         self.entered = threading.Semaphore(0)
-        self.poison: dict[str, Exception] = {}
+        self.poison: dict[str, BaseException] = {}
 
     def register(self, items: Sequence[Judged], provider: str | None) -> list[Registration]:
         self.entered.release()
@@ -230,6 +230,44 @@ def test_a_small_request_is_read_when_its_turn_comes_and_costs_itself_alone_if_i
         [f"id-{n}", f"id-{n + 100}"] for n in others
     ]
     assert len(gate.groups) == THREADS + 1, "all the others at once"
+    wait_until(lambda: intake.held == 0, "nothing held")
+
+
+def test_what_small_requests_hold_is_registered_in_bounded_groups(intake: Intake, gate: Gate) -> None:
+    each = GROUP_TRACES // 2
+
+    def judge(number: int) -> list[Judged]:
+        return [item(number * each + n) for n in range(each)]
+
+    async def main() -> list[list[Registration]]:
+        first = await occupied(intake, gate)
+        tasks = [asyncio.create_task(intake.register_unread(partial(judge, n), "P")) for n in range(6)]
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(*first)
+        return await asyncio.gather(*tasks)
+
+    answers = asyncio.run(main())
+    assert [len(some) for some in answers] == [each] * 6
+    assert [len(ids) for provider, ids in gate.groups if provider == "P"] == [GROUP_TRACES] * 3
+
+
+class Panic(BaseException):
+    """As a library that is not written in Python may raise."""
+
+
+@pytest.mark.parametrize("where", ["read", "store"])
+def test_whatever_happens_everyone_is_answered_and_the_thread_goes_on(intake: Intake, gate: Gate, where: str) -> None:
+    def judge() -> list[Judged]:
+        if where == "read":
+            raise Panic
+        return [item(1)]
+
+    gate.open.set()
+    gate.poison["id-1"] = Panic()
+    with pytest.raises(RuntimeError, match="Panic"):
+        asyncio.run(intake.register_unread(judge, "P"))
+    assert len(asyncio.run(intake.register([item(2)], "P"))) == 1
     wait_until(lambda: intake.held == 0, "nothing held")
 
 
