@@ -4,7 +4,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
-WORKERS ?= $(shell nproc)
+# One more than cores: a fifth of the time a test waits for a server.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 
 DEMO_PACKAGES := python3-venv xrootd-server xrootd-client
 TEST_PACKAGES := $(DEMO_PACKAGES) postgresql mariadb-server openssl bzip2 xz-utils \
