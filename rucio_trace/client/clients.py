@@ -39,7 +39,7 @@ CONNECT_SECONDS: Final = 10.0
 MAX_SECONDS: Final = 600.0  # for one answer, however slowly it comes
 _TOKEN: Final = re.compile("[!-~]+")
 _COMPRESSION: Final = 1  # of 0 to 3: 400 MB/s, and the certificates that every trace repeats are gone
-_UNPACKED_BYTES = 16 * 1024  # what a service reads at once, without a thread of its own
+_UNPACKED_BYTES: Final = 16 * 1024  # what a service reads at once, without a thread of its own
 
 T = TypeVar("T")
 

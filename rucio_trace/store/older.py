@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import delete, select, update
 
 from rucio_trace.errors import Malformed
+from rucio_trace.store.clock import lock_head
 from rucio_trace.store.counts import add_counts
-from rucio_trace.store.tables import head, older, traces
+from rucio_trace.store.tables import older, traces
 from rucio_trace.store.texts import insert_texts
 from rucio_trace.trace import parse
 from rucio_trace.words import words_of
@@ -37,7 +38,7 @@ def step(database: Database) -> bool:
         rows = [row._asdict() for row in connection.execute(page)]
     words = {row["position"]: (row["name"], _words(row["message"])) for row in rows}
     with database.writing() as connection:
-        connection.execute(select(head.c.position).with_for_update()).all()
+        lock_head(connection)
         moved = connection.execute(update(older).where(older.c.next == mark.next).values(next=last + 1))
         if moved.rowcount:
             add_counts(connection, rows)
