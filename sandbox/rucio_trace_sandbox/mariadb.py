@@ -58,10 +58,11 @@ class MariaDbServer:
         """Make a server's files in *folder* (a short path) and run it, as nobody's root."""
         user = first_user("mysql", "nobody")
         folder.mkdir(parents=True)
+        (folder / "tmp").mkdir()  # of its own: a server that starts removes the temporary tables it finds there
         give(folder, user)
-        _install(folder / "data", user)
+        _install(folder, user)
         argv = [program("mariadbd", _PACKAGE, *_FOLDERS), "--no-defaults", f"--datadir={folder / 'data'}"]
-        argv += [f"--socket={folder / 'socket'}", f"--pid-file={folder / 'pid'}"]
+        argv += [f"--socket={folder / 'socket'}", f"--pid-file={folder / 'pid'}", f"--tmpdir={folder / 'tmp'}"]
         argv += [f"--{k}" if v is None else f"--{k}={v}" for k, v in {**_SETTINGS, **settings}.items()]
         with Server("MariaDB", argv, log=folder / "log", user=user) as server:
             running = cls(folder, server)
@@ -132,9 +133,10 @@ class MariaDbServer:
         return True
 
 
-def _install(data: Path, user: str | None) -> None:
-    argv = [program("mariadb-install-db", _PACKAGE, *_FOLDERS), "--no-defaults", f"--datadir={data}"]
+def _install(folder: Path, user: str | None) -> None:
+    argv = [program("mariadb-install-db", _PACKAGE, *_FOLDERS), "--no-defaults", f"--datadir={folder / 'data'}"]
+    argv += [f"--tmpdir={folder / 'tmp'}"]
     argv += ["--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=32M"]
-    made = subprocess.run([*wrapper(user), *argv], check=False, capture_output=True, text=True, cwd=data.parent)
+    made = subprocess.run([*wrapper(user), *argv], check=False, capture_output=True, text=True, cwd=folder)
     if made.returncode:
         raise SandboxError(f"mariadb-install-db: {made.stderr.strip() or made.stdout.strip()}")

@@ -18,6 +18,7 @@ from rucio_trace_sandbox.xrootd import XRootD
 
 if TYPE_CHECKING:
     from rucio_trace_sandbox.embedded import EmbeddedRucio
+    from rucio_trace_sandbox.mariadb import MariaDbServer
     from rucio_trace_sandbox.postgres import PostgresCluster
 
 
@@ -49,6 +50,10 @@ def test_a_dropped_database_is_gone_although_somebody_uses_it(postgres: Postgres
         postgres.drop(name)
     with pytest.raises(psycopg.OperationalError, match="does not exist"):
         postgres.connect(name)
+
+
+def test_a_mariadb_server_keeps_its_temporary_tables_where_no_other_server_removes_them(mariadb: MariaDbServer) -> None:
+    assert mariadb.run("SELECT @@tmpdir") == ((str(mariadb.folder / "tmp"),),)
 
 
 def test_xrootd_serves_loopback(xrootd: XRootD) -> None:
