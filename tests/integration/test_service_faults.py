@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -360,6 +361,30 @@ def test_a_large_head_is_read_however_it_comes(impatient: tuple[Running, str]) -
         assert _answer(connection).status == 200
         connection.sendall(asked * 2 + asked.replace(b"X", b"Connection: close\r\nX", 1))
         assert connection.makefile("rb").read().count(b"HTTP/1.1 200 OK\r\n") == 3
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("between", [0, 1])
+def test_a_head_without_end_behind_a_request_that_waits_is_not_answered_in_its_place(
+    impatient: tuple[Running, str], between: int, pieces: int
+) -> None:
+    """Seen while a request is served it ends the connection, and is else answered in its turn."""
+    running, _ = impatient
+    with running.client() as client:
+        position = client.get("/api/v2/statistics").json()["position"]
+        waiting = f"GET /api/v2/changes?after={position}&wait=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        sent = waiting + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * between + b"GET / HTTP/1.1\r\nX: "
+        with _connection(running) as connection, contextlib.suppress(ConnectionError):
+            if pieces == 2:
+                connection.sendall(sent)
+                time.sleep(0.1)
+                sent = b""
+            connection.sendall(sent + b"x" * 128 * 1024)
+            answers = re.findall(rb"HTTP/1.1 (\d+)", connection.makefile("rb").read())
+            due = [b"200"] * (1 + between) + [b"431"]
+            assert answers == due[: len(answers)]
+        assert client.get("/health").status_code == 200
+    assert b"Traceback" not in running.server.log.read_bytes()
 
 
 def test_a_client_that_does_not_end_its_head_is_left(impatient: tuple[Running, str]) -> None:
