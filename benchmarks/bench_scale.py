@@ -1,4 +1,4 @@
-"""Lookups among ten million traces on PostgreSQL, and among one million; what a trace takes on disk.
+"""Lookups among ten million traces on PostgreSQL, and among one million, in one partition and in many; a trace's bytes.
 
 The traces are of archives with two members, each made at one RSE and copied to another. Their statements are whole and
 their signatures random: a lookup reads and compares the text, and verifies nothing. They are loaded before the indices
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from rucio_trace_sandbox.postgres import DURABLE, PostgresCluster
 from rucio_trace_sandbox.workspace import workspace
 
-from benchmarks.harness import Row, at_most
-from benchmarks.signed import signer, statement
+from benchmarks.harness import ROUNDS, Row, at_most, compared
+from benchmarks.signed import creations, signer, statement, trust
 from rucio_trace.product_digest import product_digest
 from rucio_trace.statement import Content, Event, ProductKey, parse_time
-from rucio_trace.store import Store
+from rucio_trace.store import Store, partitions
 from rucio_trace.store.bulk import insert_rows, insert_values
 from rucio_trace.store.counts import add_counts
 from rucio_trace.store.database import Database
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 MANY = int(os.environ.get("RUCIO_TRACE_BENCH_TRACES", "10_000_000"))
 FEW = MANY // 10
+PARTITIONS = 10  # as 1.3 billion traces would have
 LOADED_AT_ONCE = 10_000  # products, of two traces each
+REGISTERED_AT_ONCE = 1_000
 LOOKUPS, TURNS = 2_000, 3
 P99_TARGET = 10  # ms
 GROWTH_TARGET = 1.3
@@ -55,35 +57,47 @@ MEMBERS = tuple(Content(f"GRANULE/IMG_DATA/B0{m}.jp2", str(m) * 64) for m in (2,
 def rows() -> Iterator[Row]:
     with ExitStack() as stack:
         cluster = stack.enter_context(PostgresCluster.start(stack.enter_context(workspace()) / "pg", DURABLE))
-        few, many = cluster.url(cluster.create()), cluster.url(cluster.create())
+        few, apart, many = (cluster.url(cluster.create()) for _ in range(3))
         _load(few, FEW)
+        _load(apart, FEW, PARTITIONS)
         start = time.perf_counter()
         _load(many, MANY)
         yield at_most(f"store: load {MANY:,} traces", time.perf_counter() - start, LOADING_TARGET)
         yield at_most(f"store: a trace of {MANY:,} on disk", _bytes(many) / MANY, BYTES_TARGET, "bytes")
-        for name, among_few, among_many in _measured(few, many):
+        for name, among_few, among_apart, among_many in _measured(few, apart, many):
             yield at_most(f"store: by {name} among {MANY:,}, p99", among_many, P99_TARGET, "ms")
             yield at_most(f"store: the same by that among {FEW:,}", among_many / among_few, GROWTH_TARGET, "x")
+            yield at_most(f"store: by {name} among {FEW:,} in {PARTITIONS} partitions", among_apart, P99_TARGET, "ms")
+        yield _registering(few, apart)
 
 
 # ------------------------------------------------------------------------------------------ loading
 
 
-def _load(url: str, count: int) -> None:
+def _load(url: str, count: int, spread: int = 1) -> None:
+    """Load *count* traces, in equal parts into *spread* partitions."""
     Store.open(url).close()
     database = Database(url)
+    with database.writing() as connection:
+        connection.exec_driver_sql(f"UPDATE trace_head SET position = {_place(spread - 1, spread) + count}")
+        partitions.ensure(connection)
     with _without_indices(database):
         with database.writing() as connection:
             insert_rows(connection, certificates, [_certificate()])
-        parts = [(url, first, count // 2) for first in range(0, count // 2, LOADED_AT_ONCE)]
+        parts = [(url, first, count // 2, spread) for first in range(0, count // 2, LOADED_AT_ONCE)]
         with multiprocessing.get_context("fork").Pool(CORES) as pool:
             pool.starmap(_load_part, parts, chunksize=1)
         with database.writing() as connection:
-            connection.exec_driver_sql(f"UPDATE trace_head SET position = {count}")
             for first, event, rse in ((1, "CREATE", "SITE-A_DISK"), (2, "COPY", "SITE-B_DISK")):
                 rows = range(first, count + 1, 2)
                 add_counts(connection, ({"event": event, "position": p, "rse": rse, "provider": None} for p in rows))
     database.close()
+
+
+def _place(number: int, spread: int) -> int:
+    """The position of product *number*'s CREATE; the first partition is of double width."""
+    partition = number % spread
+    return 2 * number + 1 + (partition + (partition > 0)) * partitions.TRACES_A_PARTITION
 
 
 def _certificate() -> dict[str, bytes]:
@@ -115,29 +129,30 @@ def _template(event: Event, rse: str) -> str:
     return serialise(made)
 
 
-def _load_part(url: str, first: int, end: int) -> None:
-    """Products *first* and those that follow it, of *end* in all: traces at 2n+1 and 2n+2."""
-    numbers = range(first, min(first + LOADED_AT_ONCE, end))
+def _load_part(url: str, first: int, end: int, spread: int) -> None:
+    """Products *first* and those that follow it, of *end* in all, each with its COPY behind its CREATE."""
+    places = {n: _place(n, spread) for n in range(first, min(first + LOADED_AT_ONCE, end))}
     database = Database(url)
     made = (
         (Event.CREATE, "SITE-A_DISK", _template(Event.CREATE, "SITE-A_DISK")),
         (Event.COPY, "SITE-B_DISK", _template(Event.COPY, "SITE-B_DISK")),
     )
     with database.writing() as connection:
-        insert_values(connection, traces, _traces(numbers, made))
-        insert_values(connection, digest_sets, ((2 * n + 1, os.urandom(32)) for n in numbers))
-        own = (bytes.fromhex(digest_of("own", n)) for n in numbers)
-        insert_values(connection, digests, ((digest, 2 * n + 1, False) for n, digest in zip(numbers, own, strict=True)))
-        insert_values(connection, digests, ((os.urandom(4), 2 * n + 1, False) for n in numbers))
-        insert_values(connection, contents, _contents(numbers))
-        insert_values(connection, texts, ((2 * n + 1, sorted(words_of(name_of(n), None))) for n in numbers))
+        insert_values(connection, traces, _traces(places, made))
+        insert_values(connection, digest_sets, ((place, os.urandom(32)) for place in places.values()))
+        own = ((bytes.fromhex(digest_of("own", n)), place, False) for n, place in places.items())
+        insert_values(connection, digests, own)
+        insert_values(connection, digests, ((os.urandom(4), place, False) for place in places.values()))
+        insert_values(connection, contents, _contents(places))
+        words = ((place, sorted(words_of(name_of(n), None))) for n, place in places.items())
+        insert_values(connection, texts, words)
     database.close()
 
 
-def _traces(numbers: range, made: tuple[tuple[Event, str, str], ...]) -> Iterator[tuple[Any, ...]]:
+def _traces(places: dict[int, int], made: tuple[tuple[Event, str, str], ...]) -> Iterator[tuple[Any, ...]]:
     at = parse_time(KEY.generation) + timedelta(days=1)
     der, signature = fingerprint(signer().certificate), os.urandom(71)
-    for n in numbers:
+    for n, place in places.items():
         name, own, members = name_of(n), digest_of("own", n), [digest_of(f"member {m}", n) for m in (2, 3)]
         for offset, (event, rse, template) in enumerate(made):
             raw = os.urandom(32).hex()
@@ -146,19 +161,19 @@ def _traces(numbers: range, made: tuple[tuple[Event, str, str], ...]) -> Iterato
             text = text.replace("3" * 64, members[1]).replace("00000000-0000-4000-8000-000000000000", id_)
             text = text.replace("f" * 32, raw[32:])
             yield (
-                *(2 * n + 1 + offset, id_, at, str(event), TIME, name, f"s2:{name}", KEY.generation, rse, None),
-                *(2 * n + 1, der, b"", text, signature, None, None),
+                *(place + offset, id_, at, str(event), TIME, name, f"s2:{name}", KEY.generation, rse, None),
+                *(place, der, b"", text, signature, None, None),
             )
 
 
 TIME = parse_time(str(statement(Event.CREATE, KEY).time))
 
 
-def _contents(numbers: range) -> Iterator[tuple[int, int]]:
-    for n in numbers:
+def _contents(places: dict[int, int]) -> Iterator[tuple[int, int]]:
+    for n, place in places.items():
         found = [(member.path, digest_of(f"member {m}", n)) for m, member in zip((2, 3), MEMBERS, strict=True)]
         of_n = [bytes.fromhex(digest) for digest in (product_digest(found), *(digest for _, digest in found))]
-        yield from ((known, 2 * n + 1) for known in prefixes(of_n))
+        yield from ((known, place) for known in prefixes(of_n))
 
 
 @contextmanager
@@ -196,20 +211,21 @@ def _bytes(url: str) -> int:
         return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
 
 
-def _measured(few: str, many: str) -> Iterator[tuple[str, float, float]]:
-    """For each kind of lookup its p99 in milliseconds among few and among many, medians of several turns."""
+def _measured(*urls: str) -> Iterator[tuple[str, float, float, float]]:
+    """For each kind of lookup its p99 in milliseconds in each store, medians of several turns."""
     kinds: dict[str, Callable[[Store, int], list[Any]]] = {
         "name": lambda store, n: store.by_name(name_of(n)),
         "digest": lambda store, n: store.by_digest(digest_of("own", n)),
         "a member's digest": lambda store, n: store.by_content(digest_of("member 3", n)),
     }
-    with Store.open(few) as small, Store.open(many) as large:
+    with ExitStack() as stack:
+        stores = [stack.enter_context(Store.open(url)) for url in urls]
         for name, look in kinds.items():
-            found: dict[int, list[float]] = {FEW: [], MANY: []}
-            for _ in range(TURNS):
-                for store, count in ((small, FEW), (large, MANY)):
-                    found[count].append(_p99(look, store, count // 2))
-            yield name, statistics.median(found[FEW]), statistics.median(found[MANY])
+            turns = [
+                [_p99(look, store, count // 2) for store, count in zip(stores, (FEW, FEW, MANY), strict=True)]
+                for _ in range(TURNS)
+            ]
+            yield name, *map(statistics.median, zip(*turns, strict=True))
 
 
 def _p99(look: Callable[[Store, int], list[Any]], store: Store, products: int) -> float:
@@ -220,3 +236,23 @@ def _p99(look: Callable[[Store, int], list[Any]], store: Store, products: int) -
         times.append(time.perf_counter() - start)
         assert [stored.trace.statement.name for stored in found] == [name_of(number)] * 2
     return statistics.quantiles(times, n=100)[98] * 1_000
+
+
+def _registering(one: str, several: str) -> Row:
+    """Whether it takes longer where ids are looked for in many partitions."""
+    rounds = 2 * ROUNDS
+    firsts = range(0, 2 * (rounds + 1) * REGISTERED_AT_ONCE, REGISTERED_AT_ONCE)
+    made = iter([creations(first, REGISTERED_AT_ONCE, len(MEMBERS)) for first in firsts])
+
+    def register(store: Store) -> None:
+        assert all(answer.position for answer in store.register(next(made), trust=trust()))
+
+    with Store.open(one) as whole, Store.open(several) as parted:
+        return compared(
+            f"store: register {REGISTERED_AT_ONCE:,} traces where there are {PARTITIONS} partitions",
+            lambda: register(parted),
+            lambda: register(whole),
+            peer_name="where there is one",
+            limit=GROWTH_TARGET,
+            rounds=rounds,
+        )

@@ -83,9 +83,8 @@ def _index(connection: Connection) -> int:
     return len(waiting)
 
 
-# Of these few rows the planner knows nothing, and could rather read the whole of `traces`; and having no better way
-# than one that it is told not to take, it would compile it each time, which took a quarter of both cores.
-_SETTINGS: Final = ("enable_hashjoin = off", "enable_mergejoin = off", "enable_seqscan = off", "jit = off")
+# Of these few rows the planner knows nothing, and could rather read the whole of `traces`.
+_SETTINGS: Final = ("enable_hashjoin = off", "enable_mergejoin = off", "enable_seqscan = off")
 
 # As `_index`, for which the rows need not leave the database: on two busy cores a third of the time.
 _WITHIN: Final = """

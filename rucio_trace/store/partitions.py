@@ -1,9 +1,12 @@
 """On PostgreSQL `traces` is partitioned by position, so that what is old stays as it is and what is new stays small.
 
-Registration writes to the newest partition alone: its indices keep a size that fits into memory, and vacuum, reindex
-and a move to slower disks are done a partition at a time. A lookup asks each partition's index, some 20 µs each; at
-32 Mi traces a partition, ten years of a large federation are some forty. That an id is registered once is seen to under
-the head's lock: PostgreSQL keeps a constraint over all partitions on their key alone.
+Registration writes to the newest partition alone, and vacuum, reindex and a move to slower disks are done a partition
+at a time. A lookup asks each partition's index; at 128 Mi traces a partition, five years of the Copernicus programme
+(1.3 billion traces) are nine. That an id is registered once is seen to under the head's lock: PostgreSQL keeps a
+constraint over all partitions on their key alone.
+
+Not smaller: with 41 partitions a lookup took 9 ms longer, most of it planning (1 ms where the plan is kept), and a
+thousand registrations 140 ms longer, for each id is looked for in each partition, at some 4 µs.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TRACES_A_PARTITION", "add_bound", "analyze", "convert", "ensure", "room", "suffice", "validate_bound"]
 
-TRACES_A_PARTITION: Final = 2**25
+TRACES_A_PARTITION: Final = 2**27
 
 _FIRST: Final = "traces_0"
 _BOUND: Final = "ck_traces_0_bound"
@@ -63,7 +66,7 @@ def convert(connection: Connection) -> None:
 
 
 def ensure(connection: Connection) -> None:
-    """Make the partitions that the next 32 Mi traces need; readers and writers are not held up."""
+    """Make the partitions that the next 128 Mi traces need; readers and writers are not held up."""
     while not suffice(connection):
         end = _end(connection)
         name = f"traces_{end // TRACES_A_PARTITION}"

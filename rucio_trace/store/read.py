@@ -253,23 +253,33 @@ def batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 class Lookup:
-    """A question by keys that is asked again and again: to make it anew takes longer than to answer it."""
+    """A question by keys that is asked again and again: to make it anew takes longer than to answer it. See `among`."""
 
     def __init__(self, key: Column[Any], *columns: Column[Any]) -> None:
         """Rows are of *key* and *columns*."""
         query = select(key, *columns)
+        self._one = query.where(key == bindparam("keys"))
         self._listed = query.where(key.in_(bindparam("keys", expanding=True)))
         self._array = query.where(key == func.any(bindparam("keys", type_=ARRAY(key.type))))
 
     def rows(self, connection: Connection, keys: Iterable[Any]) -> Iterator[Row[Any]]:
-        query = self._array if connection.dialect.name == "postgresql" else self._listed
+        several = self._array if connection.dialect.name == "postgresql" else self._listed
         for some in batches(keys, KEYS_A_QUERY):
-            yield from connection.execute(query, {"keys": some})
+            query, asked = (self._one, some[0]) if len(some) == 1 else (several, some)
+            yield from connection.execute(query, {"keys": asked})
 
 
-class among(ColumnElement[bool]):  # noqa: N801 - reads as a function, and is used as one
-    """*column* has one of *values*: one array on PostgreSQL, where each value of a list costs more than its row."""
+def among(column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+    """*column* has one of *values*: one array on PostgreSQL, where each value of a list costs more than its row.
 
+    A single value is no array: PostgreSQL reckons with ten values where it does not know them, and would never keep a
+    plan for one.
+    """
+    wanted = list(values)
+    return column == wanted[0] if len(wanted) == 1 else _Among(column, wanted)
+
+
+class _Among(ColumnElement[bool]):
     inherit_cache = True
     type = Boolean()
     _traverse_internals = [  # noqa: RUF012 - as SQLAlchemy wants it
@@ -277,8 +287,7 @@ class among(ColumnElement[bool]):  # noqa: N801 - reads as a function, and is us
         ("array", InternalTraversal.dp_clauseelement),
     ]
 
-    def __init__(self, column: ColumnElement[Any], values: Iterable[Any]) -> None:
-        wanted = list(values)
+    def __init__(self, column: ColumnElement[Any], wanted: list[Any]) -> None:
         self.listed = column.in_(wanted)
         self.array = column == func.any(bindparam(None, wanted, type_=ARRAY(column.type), unique=True))
 
@@ -286,13 +295,13 @@ class among(ColumnElement[bool]):  # noqa: N801 - reads as a function, and is us
         return self  # else it is compared with 1 on SQLite and MariaDB, where no index serves that
 
 
-@compiles(among)
-def _as_list(element: among, compiler: Any, **options: Any) -> str:
+@compiles(_Among)
+def _as_list(element: _Among, compiler: Any, **options: Any) -> str:
     return str(compiler.process(element.listed, **options))
 
 
-@compiles(among, "postgresql")
-def _as_array(element: among, compiler: Any, **options: Any) -> str:
+@compiles(_Among, "postgresql")
+def _as_array(element: _Among, compiler: Any, **options: Any) -> str:
     return str(compiler.process(element.array, **options))
 
 

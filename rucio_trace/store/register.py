@@ -104,7 +104,7 @@ def add(database: Database, judged: Sequence[Judged], terms: Terms) -> list[Regi
     """See `Store.add`."""
     if any(isinstance(each.found, Entry) for each in judged):
         # In the first minutes of a store PostgreSQL does not know how many traces there are, and would read them all.
-        with database.writing("enable_seqscan = off", "jit = off") as connection:
+        with database.writing("enable_seqscan = off") as connection:
             return _add(connection, judged, terms)
     with database.reading() as connection:
         known = _registered(connection, judged)

@@ -410,7 +410,7 @@ class Store(TraceStore):
         return self._read(condition_of(kind, values), limit)
 
     def _read(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Stored]:
-        with self._database.reading() as connection:
+        with self._database.reading(prepared=True) as connection:
             return self._reader.read(connection, condition, limit=limit)
 
 

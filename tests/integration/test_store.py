@@ -63,6 +63,22 @@ def test_a_choice_of_values_is_asked_in_a_way_that_an_index_serves(dialect: Dial
     assert "= 1" not in text, "of a comparison with 1 SQLite makes a look at every row"
 
 
+def test_the_plan_of_a_lookup_is_kept_and_that_of_a_search_is_not(postgres_database: str) -> None:
+    made = [trace(Event.CREATE, product(number)) for number in range(3)]
+    with Store.open(postgres_database) as store:
+        add(store, *made)
+        for _ in range(20):
+            assert ids(store.by_name("file1")) == [made[1].id]
+            assert ids(store.by_digest(digest("file2"))) == [made[2].id]
+            assert len(store.search(name_prefix="file")) == 3
+        with store._database.reading() as connection:
+            kept = connection.exec_driver_sql("SELECT statement, generic_plans FROM pg_prepared_statements").all()
+    generic = [statement.partition("WHERE ")[2] for statement, plans in kept if plans]
+    assert any(condition.startswith("traces.name = $1") for condition in generic)
+    assert any("trace_digests.digest = $1" in condition for condition in generic)
+    assert not any("traces.name >= " in condition or "LIMIT" in condition for condition in generic)
+
+
 def test_a_registered_trace_comes_back_as_it_was(store: Store) -> None:
     made = trace(contents=(Content("b", digest("b")), Content("a", digest("a"))), attributes={"größe": "<&>\u2028"})
     before = datetime.now(UTC) - timedelta(seconds=2)
