@@ -178,11 +178,12 @@ def _contents(places: dict[int, int]) -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def _without_indices(database: Database) -> Iterator[None]:
-    tables = "'traces', 'traces_0', 'trace_digests', 'trace_digest_sets', 'trace_contents', 'trace_texts'"
+    tables = "'traces', 'trace_digests', 'trace_digest_sets', 'trace_contents', 'trace_texts'"
     with database.writing() as connection:
         keys = connection.exec_driver_sql(
             "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype IN "
-            f"('p', 'u') AND conrelid::regclass::text IN ({tables}) AND conname NOT LIKE 'pk_traces%%'"
+            f"('p', 'u') AND (conrelid::regclass::text IN ({tables}) OR conrelid::regclass::text LIKE 'traces\\_%%') "
+            "AND conname NOT LIKE 'pk_traces%%' AND conname NOT LIKE 'traces\\_%%\\_pkey'"
         ).all()
         indices = connection.exec_driver_sql(
             "SELECT indexname, indexdef FROM pg_indexes WHERE tablename IN ('traces', 'trace_texts') "

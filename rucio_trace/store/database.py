@@ -71,8 +71,12 @@ class Database:
         """
         with self._failures_named(), self._connect() as connection:
             self._prepare(connection, prepared)
+            if prepared and self.kind == "postgresql":
+                # Else a plan that was kept while there were few rows could go on reading all of them.
+                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
             yield connection
-            connection.commit()  # the driver forgets what is prepared at each rollback
+            if self.kind == "postgresql":
+                connection.commit()  # at a rollback the driver forgets what is prepared
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -86,7 +90,8 @@ class Database:
     def writing(self, *settings: str) -> Iterator[Connection]:
         """A connection in a transaction that commits at the end, or leaves no mark.
 
-        *settings* of PostgreSQL, such as "enable_seqscan = off", are for this transaction alone.
+        *settings* of PostgreSQL, such as "enable_seqscan = off", are for this transaction alone; a plan is kept under
+        those it was made with.
         """
         with self._failures_named(), self._connect() as connection:
             self._prepare(connection, True)
@@ -188,12 +193,11 @@ def _open_postgresql(url: URL, password: str | None) -> Engine:
 
 
 def _settle_postgresql(connection: Any, _record: object) -> None:
-    """All that is asked are a few rows by their keys: to compile it, or to start workers, takes longer than the answer.
+    """Nearly all questions are for a few rows: to compile one, or to start workers, takes longer than its answer.
 
     By PostgreSQL's defaults 500 digests took 31 ms instead of 22, and indexing members a quarter of both cores.
     """
-    connection.execute("SET jit = off")
-    connection.execute("SET max_parallel_workers_per_gather = 0")
+    connection.execute("SET jit = off; SET max_parallel_workers_per_gather = 0")
     connection.commit()
 
 

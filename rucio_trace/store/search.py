@@ -18,7 +18,7 @@ from rucio_trace.status import Status, product_status
 from rucio_trace.store.errors import TooManyTraces
 from rucio_trace.store.histories import anybody
 from rucio_trace.store.lists import proven
-from rucio_trace.store.read import PAGE_CHARACTERS, batches, bearing, named, of_dids, with_prefix
+from rucio_trace.store.read import PAGE_CHARACTERS, among, batches, bearing, named, of_dids, with_prefix
 from rucio_trace.store.tables import indexable, traces
 from rucio_trace.store.texts import matching
 from rucio_trace.words import words_in, words_of
@@ -144,7 +144,7 @@ Kind = Literal["ids", "names", "dids", "digests", "contents"]
 def condition_of(kind: Kind, values: Collection[str]) -> ColumnElement[bool]:
     """An index finds them; it may find a little too much, see `bears`."""
     if kind == "ids":
-        return traces.c.id.in_([indexable(value) for value in values])
+        return among(traces.c.id, [indexable(value) for value in values])
     if kind == "names":
         return named(values)
     if kind == "dids":

@@ -24,7 +24,7 @@ from rucio_trace.store.protocol import TraceStore
 from rucio_trace.store.records import Item
 from rucio_trace.store.register import Terms, add, judge
 from rucio_trace.store.search import Filters, Kind, Page, bears, condition_of, search, select_where
-from rucio_trace.store.tables import head, indexable, traces
+from rucio_trace.store.tables import head, traces
 from rucio_trace.trace import Event
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ class Store(TraceStore):
         """The traces with these ids, those there are; of several with one id the first."""
         found: dict[str, Stored] = {}
         for some in read.batches(trace_ids, read.KEYS_A_QUERY):
-            for stored in self._read(traces.c.id.in_([indexable(i) for i in some])):
+            for stored in self._find("ids", some):
                 found.setdefault(stored.id, stored)
         return found
 
@@ -407,11 +407,9 @@ class Store(TraceStore):
             return explore(StoredRecords(connection, self._reader.bounded()), digests, up=up, depth=depth)
 
     def _find(self, kind: Kind, values: Collection[str], limit: int | None = None) -> list[Stored]:
-        return self._read(condition_of(kind, values), limit)
-
-    def _read(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Stored]:
-        with self._database.reading(prepared=True) as connection:
-            return self._reader.read(connection, condition, limit=limit)
+        # Of members some are in every archive: how to look for such a one is another matter.
+        with self._database.reading(prepared=kind != "contents") as connection:
+            return self._reader.read(connection, condition_of(kind, values), limit=limit)
 
 
 def _of_products() -> tuple[ColumnElement[bool], ...]:
