@@ -92,6 +92,11 @@ def address(server: Server) -> str:
     return _LISTENING.findall(server.log.read_bytes())[-1].decode()
 
 
+def get(url: str, **options: Any) -> httpx.Response:
+    """Ask once; on a busy machine a worker that is only starting takes longer than httpx would wait."""
+    return httpx.get(url, timeout=60, **options)
+
+
 def body(traces: Iterable[Trace]) -> bytes:
     """What a client posts."""
     return json.dumps([to_json(trace) for trace in traces]).encode()

@@ -20,7 +20,7 @@ import pytest
 from rucio_trace_sandbox.postgres import PostgresCluster
 from rucio_trace_sandbox.processes import free_port, wait_until
 from samples import signer, trace
-from service_kit import Running, body, serving
+from service_kit import Running, body, get, serving
 
 from rucio_trace.envelope import to_json
 from rucio_trace.store import Store
@@ -122,7 +122,7 @@ def test_two_workers_share_a_port_and_a_database(tmp_path: Path, store_url: str)
     with serving(tmp_path, store_url, workers=2) as running:
         with Load(running.url, running.token(), clients=6) as load:
             load.goes_on(100)
-        metrics = httpx.get(f"{running.url}/metrics").text
+        metrics = get(f"{running.url}/metrics").text
         stored = next(row for row in metrics.splitlines() if row.startswith("traceability_service_traces_total"))
         assert float(stored.split()[-1]) == len(load.acknowledged), "either process tells for both"
         assert f"traceability_store_position {float(len(load.acknowledged))}" in metrics
@@ -141,9 +141,9 @@ def test_whoever_waits_for_news_is_answered_before_it_ends(tmp_path: Path, worke
     with serving(tmp_path, f"sqlite:///{tmp_path}/t.db", workers=workers) as running:
 
         def wait() -> None:
-            answers.append(httpx.get(f"{running.url}/api/v2/changes?wait=60", timeout=90))
+            answers.append(get(f"{running.url}/api/v2/changes?wait=60", timeout=90))
 
-        httpx.get(f"{running.url}/ready", timeout=60)
+        get(f"{running.url}/ready", timeout=60)
         thread = threading.Thread(target=wait)
         thread.start()
         time.sleep(2)  # until it waits: nothing tells
@@ -180,15 +180,15 @@ def test_while_the_database_restarts_clients_are_told_to_come_again(tmp_path: Pa
             data = cluster.folder / "data"
             cluster.server.process.send_signal(signal.SIGINT)  # "fast": connections end, what was committed is kept
             wait_until(lambda: 503 in load.codes, "503")
-            assert httpx.get(f"{running.url}/ready").status_code == 503
-            assert httpx.get(f"{running.url}/health").status_code == 200
-            assert "traceability_store_position" not in httpx.get(f"{running.url}/metrics").text
-            assert httpx.get(f"{running.url}/api/status").json()["status"] == "error"
+            assert get(f"{running.url}/ready").status_code == 503
+            assert get(f"{running.url}/health").status_code == 200
+            assert "traceability_store_position" not in get(f"{running.url}/metrics").text
+            assert get(f"{running.url}/api/status").json()["status"] == "error"
             cluster.server.process.wait()
             with _restarted(cluster, data):
                 load.goes_on()
                 assert load.codes == {200, 503}
-                assert httpx.get(f"{running.url}/ready").status_code == 200
+                assert get(f"{running.url}/ready").status_code == 200
                 load.__exit__()
                 check_everything_is_there_once(url, load)
 

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from rucio_trace_sandbox.processes import Server, first_user, free_port, give, program, wait_until
 from rucio_trace_sandbox.webdav import listens
 from samples import batch, digest, line, product, trace
-from service_kit import address, body, serving
+from service_kit import address, body, get, serving
 from service_kit import program as rucio_trace
 
 from rucio_trace.batch import write_lines
@@ -82,8 +82,8 @@ def test_the_commands_and_the_proxy_of_the_manual_work(folder: Path, tls: Loopba
                     assert tokens(token)
             assert tokens(token) is None, "the last command revokes it"
             url, context = f"https://localhost:{port}", ssl.create_default_context(cafile=str(tls.ca))
-            assert httpx.get(f"{url}/ready", verify=context).json() == {"status": "ready"}
-            answer = httpx.get(f"{url}/openapi.json", verify=context)
+            assert get(f"{url}/ready", verify=context).json() == {"status": "ready"}
+            answer = get(f"{url}/openapi.json", verify=context)
             assert answer.headers["content-encoding"] == "gzip"
 
 
@@ -158,10 +158,10 @@ def test_it_speaks_tls_itself(tmp_path: Path, tls: LoopbackTls) -> None:
     with serving(tmp_path, f"sqlite:///{tmp_path}/t.db", **own) as running:
         assert running.url.startswith("https://localhost:")
         context = ssl.create_default_context(cafile=str(tls.ca))
-        with httpx.Client(base_url=running.url, verify=context) as client:
+        with httpx.Client(base_url=running.url, verify=context, timeout=60) as client:
             assert client.get("/health").json() == {"status": "running"}
         with pytest.raises(httpx.TransportError):
-            httpx.get(running.url.replace("https:", "http:") + "/health")
+            get(running.url.replace("https:", "http:") + "/health")
 
 
 def test_the_unit_starts_it_with_options_it_has(folder: Path) -> None:
@@ -252,7 +252,7 @@ def test_no_secret_reaches_the_log(tmp_path: Path) -> None:
     with rucio_trace(tmp_path, "serve", "--port", "0", XDG_DATA_HOME=str(tmp_path)) as server:
         url = address(server)
         for _ in range(3):
-            httpx.get(f"{url}/api/v2/traces/x", headers={"Authorization": "Bearer rt_secret"})
-            httpx.get(f"{url}/api/v1/traces/x?token=rt_secret")
-        wait_until(lambda: httpx.get(f"{url}/health").status_code == 200, "its answer")
+            get(f"{url}/api/v2/traces/x", headers={"Authorization": "Bearer rt_secret"})
+            get(f"{url}/api/v1/traces/x?token=rt_secret")
+        wait_until(lambda: get(f"{url}/health").status_code == 200, "its answer")
     assert b"rt_secret" not in server.log.read_bytes()
