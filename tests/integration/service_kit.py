@@ -94,7 +94,7 @@ def address(server: Server) -> str:
 
 def get(url: str, **options: Any) -> httpx.Response:
     """Ask once; on a busy machine a worker that is only starting takes longer than httpx would wait."""
-    return httpx.get(url, timeout=60, **options)
+    return httpx.get(url, timeout=90, **options)
 
 
 def body(traces: Iterable[Trace]) -> bytes:
